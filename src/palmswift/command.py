@@ -1,0 +1,112 @@
+"""How every palmswift command starts and ends: arguments, `--json`, errors, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, NamedTuple, NoReturn
+
+from palmswift.errors import INTERRUPTED, InputError, PalmswiftError
+
+
+class Done(NamedTuple):
+    """What a command leaves: the document that `--json` prints, and its exit code."""
+
+    document: dict[str, Any]
+    exit_code: int = 0
+
+
+class Console:
+    """Results go to stdout, progress to stderr; under `--json` stdout has the document alone."""
+
+    def __init__(self, *, json_output: bool) -> None:
+        self.json_output = json_output
+
+    def say(self, text: str = "") -> None:
+        """Print a line of the command's result."""
+        print(text, file=sys.stderr if self.json_output else sys.stdout, flush=True)
+
+    def note(self, text: str = "") -> None:
+        """Print a line about what is going on."""
+        print(text, file=sys.stderr, flush=True)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments as the other errors are said (and as JSON)."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{self.prog}: {message}", remedy=f"{self.prog} --help shows examples")
+
+
+def make_parser(prog: str, summary: str, examples: str) -> argparse.ArgumentParser:
+    """An argument parser with `--json` and worked examples at the end of its help.
+
+    `examples` is the text after "examples:", one command a line.
+    """
+    lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
+    parser = _Parser(
+        prog=prog,
+        description=summary,
+        epilog=f"examples:\n{lines}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document on stdout, all else on stderr"
+    )
+    return parser
+
+
+def _raise_interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    body: Callable[[argparse.Namespace, Console], Done],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse, run `body`, print its document under `--json`, and give the exit code.
+
+    SIGTERM is treated as Ctrl-C, so that context managers end what they began.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    console = Console(json_output="--json" in words)
+    with contextlib.suppress(ValueError):  # not in the main thread: the caller owns the signals
+        signal.signal(signal.SIGTERM, _raise_interrupt)
+    try:
+        done = body(parser.parse_args(words), console)
+    except PalmswiftError as error:
+        console.note(f"error: {error}")
+        if console.json_output:
+            _print_json(_error_document(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.note("interrupted")
+        if console.json_output:
+            _print_json({"error": {"kind": "Interrupted", "summary": "interrupted"}})
+        return INTERRUPTED
+    if console.json_output:
+        _print_json(done.document)
+    return done.exit_code
+
+
+def _error_document(error: PalmswiftError) -> dict[str, Any]:
+    problems = [{"where": p.where, "what": p.what, "remedy": p.remedy} for p in error.problems]
+    return {
+        "error": {
+            "kind": type(error).__name__,
+            "summary": error.summary,
+            "problems": problems,
+            "remedy": error.remedy,
+        }
+    }
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document, ensure_ascii=False, indent=2, default=str))

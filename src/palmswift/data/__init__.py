@@ -1,0 +1,1 @@
+"""The data gate: every row is trained as its author meant, or rejected with a reason."""

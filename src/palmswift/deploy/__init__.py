@@ -1,0 +1,1 @@
+"""Serving a trained model over the OpenAI protocol, and stopping it."""

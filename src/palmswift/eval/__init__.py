@@ -1,0 +1,1 @@
+"""Testing a served model: ask, journal, score, report, gate."""

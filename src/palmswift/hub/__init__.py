@@ -1,0 +1,1 @@
+"""Models: made on the spot, found in a folder, or fetched by ms-swift from a hub."""

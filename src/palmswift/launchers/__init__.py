@@ -1,0 +1,1 @@
+"""Launchers: render ms-swift command lines, run them in a run folder, judge the result."""

@@ -1,0 +1,1 @@
+"""Memory planning: will a recipe fit a card, and what decides it."""

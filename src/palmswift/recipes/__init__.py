@@ -1,0 +1,1 @@
+"""Recipes: what a fine-tune is, how it is loaded, merged and checked."""
