@@ -73,12 +73,15 @@ def run(
 ) -> int:
     """Parse, run `body`, print its document under `--json`, and give the exit code.
 
-    SIGTERM is treated as Ctrl-C, so that context managers end what they began.
+    SIGTERM and a closed terminal are treated as Ctrl-C, so that context managers end what they
+    began; `nohup`, which has SIGHUP ignored, keeps its meaning.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     console = Console(json_output="--json" in words)
     with contextlib.suppress(ValueError):  # not in the main thread: the caller owns the signals
         signal.signal(signal.SIGTERM, _raise_interrupt)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, _raise_interrupt)
     try:
         done = body(parser.parse_args(words), console)
     except PalmswiftError as error:

@@ -120,8 +120,10 @@ class Budget(_Section):
 class Recipe(_Section):
     """One fine-tune. Unknown keys are refused; `swift` is checked against the flag catalogue."""
 
-    name: str
+    name: str = Field(pattern=r"^\w[\w.-]*$")
+    """Names run folders and the served model: letters, digits, `_`, `-` and `.` only."""
     summary: str
+    """One line for lists and tables."""
     base: str | None = None
     """The recipe in recipes/bases that this one differs from (one level deep)."""
     task: Task = "sft"

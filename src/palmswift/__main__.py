@@ -1,0 +1,43 @@
+"""The `palmswift` command: one word for each of the scripts, loaded only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "recipes": ("palmswift.recipes.commands", "list, show, check and copy recipes"),
+    "plan": ("palmswift.plan.commands", "predict a recipe's peak memory"),
+    "sanitize": ("palmswift.data.sanitize", "clean data files, and say which rows were left out"),
+    "train": ("palmswift.launchers.train", "train what a recipe says"),
+    "export": ("palmswift.launchers.export", "merge a run's adapter into 16-bit weights"),
+    "serve": ("palmswift.deploy.serve", "serve a run or a model"),
+    "stop": ("palmswift.deploy.stop", "stop a detached server"),
+    "eval": ("palmswift.eval.run", "test served models with a suite"),
+    "batch": ("palmswift.eval.batch", "answer a file of questions"),
+    "score": ("palmswift.eval.score_command", "score predictions against references"),
+    "chat": ("palmswift.eval.chat", "chat with a served model"),
+    "pipeline": ("palmswift.pipeline", "the whole job: data, training, serving, test"),
+}
+"""Each word's module (its `main` takes the remaining words) and what it is for."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Hand the words after the first to that word's command; its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        lines = [f"  {name:<{width}}  {purpose}" for name, (_, purpose) in COMMANDS.items()]
+        sys.stdout.write("usage: palmswift COMMAND ...\n\n" + "\n".join(lines) + "\n")
+        return 0
+    if words[0] not in COMMANDS:
+        sys.stderr.write(f"error: no command {words[0]!r}; there are: {', '.join(COMMANDS)}\n")
+        return 2
+    module = importlib.import_module(COMMANDS[words[0]][0])
+    code = module.main(words[1:])
+    return int(code)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

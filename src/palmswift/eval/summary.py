@@ -1,0 +1,142 @@
+"""Sums scored answers up by endpoint and tag, with the denominator of every number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from palmswift.eval.conversation import Case
+from palmswift.eval.metrics import (
+    CorpusScore,
+    MetricName,
+    TextMetric,
+    corpus_bleu,
+    corpus_chrf,
+    latency,
+)
+from palmswift.eval.scoring import ScoredAnswer
+
+
+class Measurement(BaseModel):
+    """One number and what it was made of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: float | None
+    """A share from 0 to 1, a score from 0 to 100, or seconds; null: nothing to measure."""
+    n: int
+    """How many answers (requests, for error_rate) it is of."""
+    count: int | None = None
+    """Of a share: how many of `n`."""
+    signature: str | None = None
+    """Of BLEU and chrF: sacrebleu's settings."""
+
+
+class Summary(BaseModel):
+    """How one endpoint did on the cases of one tag."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    endpoint: str
+    tag: str | None
+    """Null: all cases."""
+    cases: int
+    requests: int
+    """Cases times repeats; answered + no_answer + errors + not_asked."""
+    answered: int
+    no_answer: int
+    errors: int
+    not_asked: int
+    metrics: dict[MetricName, Measurement]
+
+
+def summarise(
+    cases: Sequence[Case],
+    metrics: Sequence[TextMetric],
+    scored: Sequence[ScoredAnswer],
+    labels: Sequence[str],
+) -> list[Summary]:
+    """A summary of all cases and of each tag's, for each of `labels`."""
+    by_id = {case.id: case for case in cases}
+    tags: list[str | None] = [None, *dict.fromkeys(tag for case in cases for tag in case.tags)]
+    return [
+        _summary(
+            by_id,
+            metrics,
+            label,
+            tag,
+            [
+                answer
+                for answer in scored
+                if answer.endpoint == label and (tag is None or tag in by_id[answer.case].tags)
+            ],
+        )
+        for label in labels
+        for tag in tags
+    ]
+
+
+def _summary(
+    cases: Mapping[str, Case],
+    metrics: Sequence[TextMetric],
+    label: str,
+    tag: str | None,
+    group: Sequence[ScoredAnswer],
+) -> Summary:
+    states = [answer.state for answer in group]
+    return Summary(
+        endpoint=label,
+        tag=tag,
+        cases=len({answer.case for answer in group}),
+        requests=len(group),
+        answered=states.count("answered"),
+        no_answer=states.count("no_answer"),
+        errors=states.count("error"),
+        not_asked=states.count("not_asked"),
+        metrics=dict(_measurements(cases, metrics, group)),
+    )
+
+
+def _measurements(
+    cases: Mapping[str, Case], metrics: Sequence[TextMetric], group: Sequence[ScoredAnswer]
+) -> Iterator[tuple[MetricName, Measurement]]:
+    """Quality is measured on replies, of which one that never stopped thinking is a wrong one;
+    errors have a rate of their own and are in no other denominator."""
+    judged = [answer for answer in group if answer.passed is not None]
+    if judged:
+        total = sum(cases[answer.case].weight for answer in judged)
+        passed = [answer for answer in judged if answer.passed]
+        value = sum(cases[answer.case].weight for answer in passed) / total
+        yield "pass_rate", Measurement(value=value, n=len(judged), count=len(passed))
+    compared = [answer for answer in group if answer.exact is not None]
+    if compared and "exact_match" in metrics:
+        yield "exact_match", _share(sum(answer.exact is True for answer in compared), len(compared))
+    answers = [answer.answer or "" for answer in compared]
+    references = [cases[answer.case].reference or "" for answer in compared]
+    scorers: tuple[tuple[MetricName, Callable[..., CorpusScore]], ...] = (
+        ("chrf", corpus_chrf),
+        ("bleu", corpus_bleu),
+    )
+    for name, scorer in scorers:
+        if compared and name in metrics:
+            result = scorer(answers, references)
+            yield (
+                name,
+                Measurement(value=result.value, n=len(compared), signature=result.signature),
+            )
+    asked = [answer for answer in group if answer.state != "not_asked"]
+    replies = [answer for answer in asked if answer.state != "error"]
+    answered = sum(answer.state == "answered" for answer in replies)
+    yield "answer_rate", _share(answered, len(replies))
+    yield "error_rate", _share(len(asked) - len(replies), len(asked))
+    seconds = [answer.seconds for answer in replies if answer.seconds is not None]
+    times = latency(seconds) if seconds else None
+    n = len(seconds)
+    yield "latency_mean", Measurement(value=times.mean if times else None, n=n)
+    yield "latency_p50", Measurement(value=times.p50 if times else None, n=n)
+    yield "latency_p95", Measurement(value=times.p95 if times else None, n=n)
+
+
+def _share(count: int, n: int) -> Measurement:
+    return Measurement(value=count / n if n else None, n=n, count=count)

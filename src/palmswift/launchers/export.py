@@ -1,0 +1,103 @@
+"""The `export` command: merge a run's adapter into 16-bit weights."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from palmswift.command import Console, Done, make_parser, run
+from palmswift.errors import ChildError, InputError
+from palmswift.files import write_text
+from palmswift.launchers.arguments import child_environment
+from palmswift.launchers.diagnosis import diagnose
+from palmswift.launchers.render import render_command
+from palmswift.launchers.run_folder import RunFolder, find_run
+from palmswift.process import ProcessGroup
+from palmswift.recipes.recipe import SwiftValue
+
+EXAMPLES = """
+python launchers/export.py --run latest --merge
+"""
+
+_QUANTISATION = ("quant_method", "quant_bits")
+
+
+def merge_arguments(folder: RunFolder, checkpoint: Path, out: Path) -> dict[str, SwiftValue]:
+    """The `swift export` arguments that merge a checkpoint's adapter.
+
+    The base is loaded in 16 or 32 bit even when it was trained on in 4 bit: a merge into 4-bit
+    weights loses quality (unslothai/unsloth#1089), so a quantised base is given bfloat16.
+    """
+    recipe = folder.recipe
+    quantised = any(name in recipe.swift for name in _QUANTISATION)
+    dtype = "bfloat16" if quantised else recipe.swift.get("torch_dtype", "bfloat16")
+    kept: dict[str, SwiftValue] = {
+        name: recipe.swift[name] for name in ("model_type", "template") if name in recipe.swift
+    }
+    return {
+        "model": str(folder.facts("model")["model"]),
+        "adapters": [str(checkpoint)],
+        "merge_lora": True,
+        "torch_dtype": dtype,
+        # Merging is a few additions a weight; on the CPU it needs no memory of the card.
+        "device_map": "cpu",
+        "check_model": False,
+        "output_dir": str(out),
+        **kept,
+    }
+
+
+def merge_stage(folder: RunFolder, console: Console) -> Path:
+    """Merge the run's adapter into `export/merged`; the folder."""
+    out = folder.path / "export" / "merged"
+    if folder.is_done("merge"):
+        return out
+    found = folder.facts("train").get("checkpoint")
+    if not found:
+        raise InputError(f"{folder.path.name} has no trained checkpoint to merge")
+    checkpoint = folder.path / str(found)
+    if not (checkpoint / "adapter_config.json").is_file():
+        raise InputError(
+            f"{folder.path.name} was tuned in full: there is no adapter to merge",
+            remedy=f"its model is {checkpoint}",
+        )
+    command = render_command(
+        "export",
+        merge_arguments(folder, checkpoint, out),
+        env=child_environment(folder.recipe, str(folder.facts("model")["model"])),
+        title=f"{folder.recipe.name}: merge the adapter",
+    )
+    write_text(folder.path / "export" / "command.sh", command.script)
+    log = folder.logs / "merge.log"
+    with folder.stage("merge") as facts:
+        console.note(f"merge    into {out}")
+        with ProcessGroup(command.argv, log=log, env=command.env) as child:
+            exit_code = child.wait()
+        if exit_code != 0 or not any(out.glob("*.safetensors")):
+            found_cause = diagnose(log, exit_code)
+            raise ChildError(
+                f"the merge failed: {found_cause.cause}",
+                remedy=f"{found_cause.remedy}\n     log: {log}",
+            )
+        facts["merged"] = str(out.relative_to(folder.path))
+    return out
+
+
+def _body(args: argparse.Namespace, console: Console) -> Done:
+    if not args.merge:
+        raise InputError("nothing to do", remedy="--merge")
+    folder = find_run(args.run)
+    with folder.lock():
+        out = merge_stage(folder, console)
+    console.say(f"merged: {out}")
+    console.say(f"serve it: python deploy/serve.py --model {out}")
+    return Done({"run": str(folder.path), "merged": str(out)})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    parser = make_parser("export.py", "Make a servable model of a finished run.", EXAMPLES)
+    parser.add_argument("--run", default="latest", help="a run's name, folder, or `latest`")
+    parser.add_argument("--merge", action="store_true", help="merge the adapter, in 16 bit")
+    return run(parser, _body, argv)

@@ -1,0 +1,94 @@
+"""Render `swift` command lines from the Jinja templates, as a script to read and a list to run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from palmswift.errors import InputError
+from palmswift.paths import project_root
+from palmswift.recipes.recipe import SwiftValue
+
+SwiftCommand = Literal["sft", "pt", "rlhf", "infer", "export", "deploy"]
+
+PROGRAM_VARIABLE = "PALMSWIFT_SWIFT"
+"""Environment variable that names another `swift` program (shell words)."""
+
+
+class Rendered(NamedTuple):
+    """One command: the script that a person can run, and what we run (the same words)."""
+
+    script: str
+    argv: list[str]
+    env: dict[str, str]
+
+
+def swift_program() -> list[str]:
+    """The words that start ms-swift: the `swift` beside this Python, or PALMSWIFT_SWIFT's."""
+    chosen = os.environ.get(PROGRAM_VARIABLE)
+    if chosen:
+        return shlex.split(chosen)
+    return [str(Path(sys.executable).with_name("swift"))]
+
+
+def flag_words(value: SwiftValue) -> list[str]:
+    """The words of one argument as ms-swift's parser reads them (swift/cli/main.py).
+
+    A list becomes several words, a map becomes JSON, a bool `true` or `false`.
+    """
+    if isinstance(value, bool):
+        return ["true" if value else "false"]
+    if isinstance(value, list):
+        return [str(word) for word in value]
+    if isinstance(value, dict):
+        return [json.dumps(value, ensure_ascii=False)]
+    return [str(value)]
+
+
+def render_command(
+    command: SwiftCommand,
+    arguments: Mapping[str, SwiftValue],
+    *,
+    env: Mapping[str, str] | None = None,
+    title: str = "",
+    program: Sequence[str] | None = None,
+) -> Rendered:
+    """`launchers/templates/<command>.sh.j2` with these arguments, in their order.
+
+    The argument list is read back from the rendered text, so the script that is kept in the run
+    folder is what ran. `program` stands in for `swift`. `InputError` when the template is missing
+    or uses an unknown name.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
+
+    folder = project_root() / "launchers" / "templates"
+    environment = Environment(
+        loader=FileSystemLoader(folder), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    quoted = {
+        name: [shlex.quote(word) for word in flag_words(value)] for name, value in arguments.items()
+    }
+    variables = dict(env or {})
+    start = shlex.join(program or swift_program())
+
+    def render(joint: str) -> str:
+        return environment.get_template(f"{command}.sh.j2").render(
+            title=title.replace("\n", " "),
+            program=start,
+            env={name: shlex.quote(value) for name, value in variables.items()},
+            flags=quoted,
+            joint=joint,
+        )
+
+    try:
+        script, one_line = render(" \\\n    "), render(" ")
+    except TemplateError as error:
+        raise InputError(f"cannot render {folder / command}.sh.j2: {error}") from error
+    # shlex knows no line continuation, so the words are read from the one-line form.
+    words = shlex.split(one_line[one_line.index(f"\nexec {start} ") + 6 :])
+    return Rendered(script=script.rstrip("\n") + "\n", argv=words, env=variables)

@@ -1,0 +1,66 @@
+"""Writes the table of recipes in recipes/README.md, from the recipes and the planner.
+
+`python -m palmswift.plan.table`
+"""
+
+from __future__ import annotations
+
+from palmswift.files import write_text
+from palmswift.plan.fit import plan_recipe
+from palmswift.recipes.load import load_checked
+from palmswift.recipes.recipe import Recipe
+from palmswift.recipes.source import recipe_names, recipes_dir
+
+BEGIN = "<!-- written by: python -m palmswift.plan.table -->"
+END = "<!-- end of the written part -->"
+
+
+def table() -> str:
+    """The shipped recipes as a Markdown table, GPU recipes first, the larger card before."""
+    recipes = [load_checked(name).recipe for name in recipe_names()]
+    recipes.sort(key=lambda recipe: (-recipe.budget.gpu_mib, recipe.name))
+    lines = [
+        "| recipe | what for | card | longest row | LoRA rank | peak MiB |",
+        "|---|---|---|---|---|---|",
+        *(_row(recipe) for recipe in recipes),
+    ]
+    return "\n".join(lines)
+
+
+def with_table(readme: str) -> str:
+    """`readme` with the table between its two marks renewed. ValueError: a mark is missing."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the README lacks {BEGIN!r} or {END!r}")
+    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+
+
+def main() -> int:
+    """Renew the table in recipes/README.md; returns 0."""
+    path = recipes_dir() / "README.md"
+    write_text(path, with_table(path.read_text(encoding="utf-8")))
+    print(path)
+    return 0
+
+
+def _row(recipe: Recipe) -> str:
+    swift = recipe.swift
+    tuned_by = swift.get("tuner_type", "lora")
+    rank = swift.get("lora_rank", 8) if tuned_by == "lora" else tuned_by
+    card = f"{recipe.budget.gpu_mib / 1024:.0f} GB GPU" if recipe.needs_gpu else "none (CPU)"
+    cells = (f"`{recipe.name}`", recipe.summary, card, swift["max_length"], rank, _peak(recipe))
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _peak(recipe: Recipe) -> str:
+    plan = plan_recipe(recipe)
+    if plan.measured_peak_mib is not None:
+        return f"{plan.measured_peak_mib} measured"
+    if plan.device == "cpu" or plan.fits is None:
+        return "-"
+    return f"{plan.peak_mib} predicted"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""How quickstart.py makes an environment and tells its state; standard library only."""

@@ -1,0 +1,82 @@
+"""The rendered script and the argument list are the same command."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from palmswift.errors import InputError
+from palmswift.launchers.render import (
+    PROGRAM_VARIABLE,
+    SwiftCommand,
+    flag_words,
+    render_command,
+    swift_program,
+)
+
+_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+_VALUES = st.one_of(
+    _TEXT, st.integers(), st.booleans(), st.floats(allow_nan=False), st.lists(_TEXT, max_size=3)
+)
+
+
+@given(
+    arguments=st.dictionaries(st.from_regex(r"[a-z_]{1,12}", fullmatch=True), _VALUES, max_size=5),
+    title=_TEXT,
+)
+def test_the_argument_list_holds_each_value_unchanged(
+    arguments: dict[str, str | int | bool | float | list[str]], title: str
+) -> None:
+    rendered = render_command("sft", dict(arguments), title=title)
+    expected = [*swift_program(), "sft"]
+    for name, value in arguments.items():
+        expected += [f"--{name}", *flag_words(list(value) if isinstance(value, list) else value)]
+    assert rendered.argv == expected
+
+
+@settings(max_examples=25, deadline=None)
+@given(value=_TEXT, variable=_TEXT)
+def test_bash_runs_the_script_with_exactly_the_argument_list(value: str, variable: str) -> None:
+    program = [sys.executable, "-c", "import json, os, sys; print(json.dumps(sys.argv[1:]))"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(PROGRAM_VARIABLE, shlex.join(program))
+        rendered = render_command(
+            "deploy", {"system": value, "target_modules": ["a b", value]}, env={"MARK": variable}
+        )
+    done = subprocess.run(["bash", "-c", rendered.script], capture_output=True, check=True)
+    assert json.loads(done.stdout) == rendered.argv[len(program) :]
+
+
+@pytest.mark.parametrize("command", get_args(SwiftCommand))
+def test_every_command_has_a_template(command: SwiftCommand) -> None:
+    rendered = render_command(command, {"model": "Qwen/Qwen3-8B"})
+    assert rendered.argv[-3:] == [command, "--model", "Qwen/Qwen3-8B"]
+    assert rendered.script.startswith("#!/usr/bin/env bash\n")
+
+
+def test_bools_lists_and_maps_become_the_words_that_ms_swift_reads() -> None:
+    assert flag_words(True) == ["true"]
+    assert flag_words(["q_proj", "k_proj"]) == ["q_proj", "k_proj"]
+    assert json.loads(flag_words({"a": "名"})[0]) == {"a": "名"}
+    assert flag_words(1e-4) == ["0.0001"]
+
+
+def test_a_name_that_a_template_does_not_know_is_an_input_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    templates = tmp_path / "launchers" / "templates"
+    templates.mkdir(parents=True)
+    (templates / "sft.sh.j2").write_text("{{ nowhere }}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="nowhere"):
+        render_command("sft", {})
