@@ -11,11 +11,11 @@ src/palmswift/setup, which needs the standard library alone.
 """
 
 import os
-import platform
 import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 SUPPORTED = ("3.11", "3.12", "3.10")  # in the order in which they are proposed
 
@@ -30,7 +30,7 @@ def refusal() -> str:
     if f"{sys.version_info[0]}.{sys.version_info[1]}" in SUPPORTED:
         return ""
     words = " ".join(map(shlex.quote, sys.argv))
-    this = f"this is {platform.python_version()} ({sys.executable})"
+    this = f"this is {sys.version.split()[0]} ({sys.executable})"
     return f"palmswift needs Python 3.10, 3.11 or 3.12; {this}.\n" + remedy(words)
 
 
@@ -54,7 +54,7 @@ if __name__ == "__main__":
     if message:
         sys.stderr.write("error: " + message + "\n")
         raise SystemExit(2)
-    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "src"))
+    sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
     from palmswift.setup.commands import main
 
     raise SystemExit(main())

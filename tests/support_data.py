@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from palmswift.data.checks import to_conversation
 from palmswift.data.row import Conversation, Place, SourceRow
 from palmswift.data.template import Judgement, TemplateFacts, TemplateSpec, Verdict
@@ -20,7 +18,7 @@ MAX_LENGTH = 200
 SPEC = TemplateSpec(arguments={"model": "nowhere"})
 
 
-def pair(question: str, answer: str) -> dict[str, Any]:
+def pair(question: str, answer: str | None) -> dict[str, Any]:
     """A row of one question and its answer."""
     return {"query": question, "response": answer}
 
@@ -39,7 +37,7 @@ def write_rows(path: Path, rows: Sequence[Any]) -> Path:
 
 def read_rows(path: Path) -> list[Any]:
     """The objects of a JSONL file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def count_characters(
@@ -68,9 +66,3 @@ def count_characters(
         swift_version="0",
     )
     return Judgement(facts=facts, verdicts=verdicts)
-
-
-@pytest.fixture
-def counted_characters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gate asks `count_characters` in place of ms-swift (whose import takes half a minute)."""
-    monkeypatch.setattr("palmswift.data.gate.judge", count_characters)

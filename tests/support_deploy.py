@@ -18,7 +18,7 @@ from palmswift.deploy.spec import ServerSpec
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-PROGRAM = r'''
+PROGRAM = r"""
 import json, os, signal, socket, subprocess, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -82,7 +82,7 @@ server.daemon_threads = True
 print("INFO:     Started server process [%d]" % os.getpid())
 print("INFO:     Uvicorn running on http://%s:%d (Press CTRL+C to quit)" % (host, port), flush=True)
 server.serve_forever()
-'''
+"""
 
 
 def stand_in(folder: Path) -> str:

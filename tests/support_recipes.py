@@ -17,6 +17,7 @@ model:
 swift:
   enable_thinking: false
   eval_strategy: no
+  load_from_cache_file: false
   loss_scale: default+ignore_empty_think
   max_length: 1024
   seed: 42

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -80,10 +81,16 @@ def run(
     console = Console(json_output="--json" in words)
     with contextlib.suppress(ValueError):  # not in the main thread: the caller owns the signals
         signal.signal(signal.SIGTERM, _raise_interrupt)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup sets it to be ignored
             signal.signal(signal.SIGHUP, _raise_interrupt)
     try:
         done = body(parser.parse_args(words), console)
+        if console.json_output:
+            _print_json(done.document)
+    except BrokenPipeError:
+        # whoever read our output (`head`) has gone; closing stdout at exit would complain again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return INTERRUPTED
     except PalmswiftError as error:
         console.note(f"error: {error}")
         if console.json_output:
@@ -94,8 +101,6 @@ def run(
         if console.json_output:
             _print_json({"error": {"kind": "Interrupted", "summary": "interrupted"}})
         return INTERRUPTED
-    if console.json_output:
-        _print_json(done.document)
     return done.exit_code
 
 
@@ -112,4 +117,4 @@ def _error_document(error: PalmswiftError) -> dict[str, Any]:
 
 
 def _print_json(document: dict[str, Any]) -> None:
-    print(json.dumps(document, ensure_ascii=False, indent=2, default=str))
+    print(json.dumps(document, ensure_ascii=False, indent=2, default=str), flush=True)

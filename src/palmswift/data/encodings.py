@@ -45,17 +45,17 @@ def read_text(path: Path) -> Text:
     InputError: no such file, a folder, unreadable, empty, or binary.
     """
     data = _read_bytes(path)
-    if not data.strip(b" \t\r\n"):
-        raise _refusal(path, "the file is empty", "give a file with rows")
     for magic, kind in _MAGIC.items():
         if data.startswith(magic):
             raise _refusal(path, "the file is binary", f"it is {kind}")
     encoding = detect(data)
-    if encoding in ("utf-8", "gb18030") and _looks_binary(data[:_SAMPLE]):
-        raise _refusal(path, "the file is binary", "give JSON, JSONL or CSV text")
     # UTF-16 and UTF-32 have no bytes to escape to: their damage becomes U+FFFD.
     errors = "replace" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
     text = data.decode(encoding, errors)
+    if not text.strip():
+        raise _refusal(path, "the file is empty", "give a file with rows")
+    if _looks_binary(text[:_SAMPLE]):
+        raise _refusal(path, "the file is binary", "give JSON, JSONL or CSV text")
     return Text(text, encoding)
 
 
@@ -91,9 +91,9 @@ def _decodes(line: bytes, encoding: str) -> bool:
     return True
 
 
-def _looks_binary(sample: bytes) -> bool:
-    """Whether more than one byte in twelve is a control character that text does not use."""
-    control = sum(sample.count(code) for code in range(32) if code not in (9, 10, 12, 13, 27))
+def _looks_binary(sample: str) -> bool:
+    """Whether more than one character in twelve is a control character that text does not use."""
+    control = sum(sample.count(chr(code)) for code in range(32) if code not in (9, 10, 12, 13, 27))
     return control * 12 > len(sample)
 
 

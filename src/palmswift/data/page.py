@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from palmswift.data.reasons import CHANGES, REASONS
 from palmswift.data.report import DataReport, TokenReport
@@ -49,14 +50,7 @@ class Chart(NamedTuple):
 
 def write_page(path: Path, report: DataReport) -> None:
     """Write the report's page to `path` atomically."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(
+    page = _template().render(
         report=report,
         reasons=REASONS,
         changes=CHANGES,
@@ -65,6 +59,18 @@ def write_page(path: Path, report: DataReport) -> None:
         else None,
     )
     write_text(path, page)
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2")
 
 
 def chart(tokens: TokenReport, max_length: int | None) -> Chart:

@@ -10,7 +10,7 @@ from palmswift.data import csv_rows, json_rows
 from palmswift.data.encodings import Text, read_text
 from palmswift.data.row import Rejection, RowError, SourceRow, printable
 from palmswift.errors import InputError, Problem
-from palmswift.recipes.load import shown
+from palmswift.recipes.source import shown
 
 Format = Literal["json", "jsonl", "csv"]
 

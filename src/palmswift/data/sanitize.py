@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,6 +77,12 @@ def _check_request(
     for name in sorted(settings.columns.keys() - set(COLUMN_ROLES)):
         remedy = f"one of {', '.join(COLUMN_ROLES)}"
         problems.append(Problem(f"`{name}` is not what a column can be", "data.columns", remedy))
+    root = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists())
+    if not root.is_dir() or not os.access(root, os.W_OK):
+        what = "the folder of the results cannot be made: " + (
+            "it is not writable" if root.is_dir() else "a file stands there"
+        )
+        problems.append(Problem(what, str(root), "choose another folder"))
     if not train:
         problems.append(Problem("no file to train on", "data.train", "give one with --data"))
     if problems:
@@ -164,7 +171,7 @@ def _template(recipe: Recipe, model: str | None, log: Path) -> TemplateSpec:
 def _tokenizer_of(recipe: Recipe, log: Path) -> str:
     """The folder or hub id with the model's config and tokenizer, made here if it is embedded."""
     from palmswift.hub.source import embedded_model, project_path
-    from palmswift.recipes.check import load_checked
+    from palmswift.recipes.load import load_checked
 
     model = recipe.model
     if model.source == "recipe":  # the model that a recipe trains has the tokenizer of its base
@@ -175,7 +182,7 @@ def _tokenizer_of(recipe: Recipe, log: Path) -> str:
 
 
 def _body(arguments: argparse.Namespace, console: Console) -> Done:
-    from palmswift.recipes.check import load_checked
+    from palmswift.recipes.load import load_checked
 
     recipe = load_checked(arguments.recipe, arguments.set).recipe
     columns = {**recipe.data.columns, **_columns(arguments.columns)}

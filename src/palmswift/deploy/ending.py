@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -12,6 +13,9 @@ import psutil
 
 from palmswift.errors import ChildError
 from palmswift.process import group_members, stop_group
+
+_KILL_SECONDS = 5.0
+"""How long a killed process may take to be gone."""
 
 
 class Ended(NamedTuple):
@@ -23,9 +27,10 @@ class Ended(NamedTuple):
 
     def sentence(self, name: str, port: int) -> str:
         """What a user is told."""
+        ended = "1 process" if self.processes == 1 else f"{self.processes} processes"
         return (
-            f"stopped {name}: {self.processes} processes ended, {self.memory_mib:,} MiB of memory "
-            f"and port {port} are free"
+            f"stopped {name}: {ended} ended, {self.memory_mib:,} MiB of memory and port {port} "
+            "are free"
         )
 
 
@@ -44,15 +49,24 @@ def end_server(group: int, port: int, grace: float = 10.0) -> Ended:
         with contextlib.suppress(psutil.Error):
             if process.is_running():
                 process.kill()
-    _, left = psutil.wait_procs(processes, timeout=5.0)
-    living = [p for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-    if living or group_members(group):
-        names = ", ".join(f"{p.pid} ({p.name()})" for p in living) or f"group {group}"
-        raise ChildError(
-            f"processes of the server on port {port} survived KILL: {names}",
-            remedy="they hang in the driver or the file system; nvidia-smi and dmesg say more",
-        )
+    deadline = time.monotonic() + _KILL_SECONDS
+    while living := [process for process in processes if _lives(process)]:
+        if time.monotonic() > deadline:
+            names = ", ".join(str(process.pid) for process in living)
+            raise ChildError(
+                f"processes of the server on port {port} survived KILL: {names}",
+                remedy="they hang in a driver or a file system; dmesg and nvidia-smi say more",
+            )
+        time.sleep(0.05)
     return Ended(len(processes), memory >> 20)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it runs; a zombie holds nothing, and its parent may never collect it."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _family(group: int) -> list[psutil.Process]:

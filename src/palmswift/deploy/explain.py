@@ -52,12 +52,13 @@ _KNOWN: tuple[tuple[str, Diagnosis], ...] = (
         ),
     ),
     (
-        r"Failed to automatically match `model_type`[^\n]*Multiple possible types found: "
-        r"(?P<detail>\[[^\]]*\])",
+        r"Failed to automatically match `(model|template)_type`[^\n]*Multiple possible types "
+        r"found: (?P<detail>\[[^\]]*\])",
         Diagnosis(
-            "ambiguous_model_type",
+            "ambiguous_type",
             "ms-swift cannot tell the model's type from its folder; it may be",
-            "say which, for a chat model the plain one: --set model_type=qwen3",
+            "say type and template, for a Qwen3 chat model: --set model_type=qwen3 "
+            "--set template=qwen3",
         ),
     ),
     (

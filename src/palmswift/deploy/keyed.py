@@ -12,7 +12,8 @@ from __future__ import annotations
 import os
 import sys
 
-from palmswift.deploy.spec import KEY_VARIABLE
+KEY_VARIABLE = "PALMSWIFT_API_KEY"
+"""The environment variable that holds the key which a server asks of its clients."""
 
 
 class Secret(str):
@@ -27,14 +28,14 @@ class Secret(str):
 def serve(argv: list[str], key: str) -> None:
     """Serve as `swift deploy ARGV` does, asking for `key`; returns when the server ends."""
     from swift.arguments import DeployArguments
-    from swift.pipelines import SwiftDeploy
+    from swift.pipelines import deploy_main
     from swift.utils import parse_args
 
     arguments, unknown = parse_args(DeployArguments, argv)
     if unknown:
         raise ValueError(f"remaining_argv: {unknown}")  # as swift/pipelines/base.py says it
     arguments.api_key = Secret(key)
-    SwiftDeploy(arguments).main()
+    deploy_main(arguments)
 
 
 def main() -> None:

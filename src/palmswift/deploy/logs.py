@@ -49,7 +49,7 @@ def _follow(log: Path, start: int, lives: Callable[[], bool], console: Console) 
             going = lives()
             while line := stream.readline():
                 console.say(line.decode("utf-8", errors="replace").rstrip())
-            time.sleep(0.5)
+            time.sleep(0.2)
     console.note("the server has ended")
 
 

@@ -104,12 +104,15 @@ def require_port(port: int, note: Callable[[str], object], patience: float = _LI
                 remedy=f"--port {free_port(port + 1)} is free; "
                 "python deploy/status.py lists palmswift's own servers",
             )
+        if not told:
+            note(
+                f"port {port} is held by closed connections of a stopped server; waiting for up "
+                f"to 60 s (port {free_port(port + 1)} is free now)"
+            )
+            told = True
         if time.monotonic() > deadline:
             raise InputError(
                 f"connections that are being closed still hold port {port}",
                 remedy=f"try again in a minute, or --port {free_port(port + 1)}",
             )
-        if not told:
-            note(f"port {port} is held by connections of a stopped server; waiting for up to 60 s")
-            told = True
         time.sleep(0.5)

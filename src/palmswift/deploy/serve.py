@@ -22,7 +22,7 @@ python deploy/serve.py --run latest --port 8001 --detach
 python deploy/serve.py --run latest --base
 python deploy/serve.py --model models/Qwen3-0.6B --adapter runs/my-run/train/checkpoint-80
 python deploy/serve.py --model Qwen/Qwen3-0.6B --set enable_thinking=false --dry-run
-PALMSWIFT_API_KEY=$(openssl rand -hex 24) python deploy/serve.py --run latest --host 0.0.0.0
+export PALMSWIFT_API_KEY=$(openssl rand -hex 24); python deploy/serve.py --run latest --host 0.0.0.0
 """
 
 DEFAULT_PORT = 8000
@@ -114,8 +114,9 @@ def _changed(args: argparse.Namespace, spec: ServerSpec) -> ServerSpec:
     """The spec with what the command line and the environment say over it."""
     from pydantic import ValidationError
 
+    from palmswift.deploy.keyed import KEY_VARIABLE
     from palmswift.deploy.settings import parse_settings
-    from palmswift.deploy.spec import KEY_VARIABLE, ServerSpec
+    from palmswift.deploy.spec import ServerSpec
 
     asked = {key: getattr(args, key) for key in ("name", "host", "port", "backend")}
     asked["ready_timeout"] = args.ready_timeout
@@ -133,7 +134,10 @@ def _changed(args: argparse.Namespace, spec: ServerSpec) -> ServerSpec:
 
 
 def _body(args: argparse.Namespace, console: Console) -> Done:
+    from palmswift.deploy.spec import check_spec
+
     spec, run_path = _chosen(args)
+    check_spec(spec)
     if args.dry_run:
         return _dry_run(spec, console)
     from palmswift.deploy.server import Server
@@ -164,9 +168,7 @@ def _what(spec: ServerSpec) -> str:
 
 def _dry_run(spec: ServerSpec, console: Console) -> Done:
     from palmswift.deploy.server import server_command
-    from palmswift.deploy.spec import check_spec
 
-    check_spec(spec)
     command = server_command(spec, spec.port)
     console.say(command.script.rstrip())
     return Done({"argv": command.argv, "env": command.env})
@@ -188,7 +190,7 @@ def _until_its_end(server: Server, console: Console) -> Done:
     from palmswift.deploy.state import read_state, state_file
 
     while (exit_code := server.poll()) is None:
-        time.sleep(0.5)
+        time.sleep(0.2)
     state = read_state(state_file(server.port, server.registry))
     if state is None or state.stopping:
         console.note(f"{server.spec.name} was stopped from outside")

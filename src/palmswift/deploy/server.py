@@ -11,10 +11,10 @@ from types import TracebackType
 
 from palmswift.deploy.ending import Ended, end_server, uninterrupted
 from palmswift.deploy.explain import server_error
+from palmswift.deploy.keyed import KEY_VARIABLE
 from palmswift.deploy.ports import free_port, holder_of, listens, require_port
 from palmswift.deploy.readiness import Answer, ask
 from palmswift.deploy.spec import (
-    KEY_VARIABLE,
     ServerSpec,
     check_spec,
     deploy_arguments,
@@ -36,6 +36,7 @@ from palmswift.launchers.render import PROGRAM_VARIABLE, Rendered, render_comman
 from palmswift.launchers.run_folder import utc_now
 from palmswift.process import ProcessGroup, group_members
 
+_POLL_SECONDS = 0.2
 _REFUSALS = 3
 """Refused completions in a row after which waiting is given up."""
 
@@ -184,7 +185,7 @@ class Server:
                     f"it was {watch.phase}, and its log is {watch.quiet:.0f} s old",
                     self.log,
                 )
-            time.sleep(0.25)
+            time.sleep(_POLL_SECONDS)
         self.phases = watch.finish()
         self._require_key_asked()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import json
 import re
@@ -11,6 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from palmswift.deploy.keyed import KEY_VARIABLE
 from palmswift.errors import InputError, Problem
 from palmswift.launchers.arguments import (
     OFFLINE,
@@ -22,9 +24,6 @@ from palmswift.launchers.run_folder import RunFolder
 from palmswift.recipes.recipe import SwiftValue
 
 Backend = Literal["transformers", "vllm", "sglang", "lmdeploy"]
-
-KEY_VARIABLE = "PALMSWIFT_API_KEY"
-"""The environment variable that holds the key which a server asks of its clients."""
 
 _OWN_ARGUMENTS = {
     "model": "the model",
@@ -85,13 +84,13 @@ def spec_of_run(run: RunFolder) -> ServerSpec:
     A checkpoint with an adapter is served on the run's base model. `InputError` when the run has
     no checkpoint.
     """
-    found = run.facts("train").get("checkpoint")
-    if not run.is_done("train") or not found:
+    found, trained = run.facts("train").get("checkpoint"), run.facts("model").get("model")
+    if not run.is_done("train") or not found or not trained:
         raise InputError(
             f"{run.path.name} has no trained model to serve",
             remedy=f"python launchers/train.py --resume {run.path.name}",
         )
-    base, checkpoint = str(run.facts("model")["model"]), run.path / str(found)
+    base, checkpoint = str(trained), run.path / str(found)
     has_adapter = (checkpoint / "adapter_config.json").is_file()
     return ServerSpec(
         name=run.recipe.served_name,
@@ -164,6 +163,9 @@ def deploy_environment(spec: ServerSpec) -> dict[str, str]:
     environment = {"PYTHONUNBUFFERED": "1"}
     if Path(spec.model).is_dir():
         environment |= OFFLINE
+    if spec.backend == "vllm" and importlib.util.find_spec("torchvision") is None:
+        # ms-swift registers a vLLM plugin that imports torchvision, and the engine dies of it.
+        environment["VLLM_PLUGINS"] = "none"
     return environment | spec.env
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from palmswift.data.read import read_file
 from palmswift.data.row import Rejection
 from palmswift.errors import ChildError, InputError, Problem
 from palmswift.eval.conversation import Case, content_id, messages_of
-from palmswift.eval.engine import Question, ask_all, find_model
+from palmswift.eval.engine import Question, ask_all, find_model, request_body, request_key
 from palmswift.eval.flags import (
     add_asking_flags,
     add_endpoint_flags,
@@ -28,6 +27,7 @@ from palmswift.eval.flags import (
     sampling_of,
 )
 from palmswift.eval.journal import Journal, Prediction, read_journal
+from palmswift.eval.loop import run_interruptible
 from palmswift.eval.run import progress_lines
 from palmswift.eval.think import split_think
 from palmswift.files import write_jsonl
@@ -99,19 +99,19 @@ def _answered(
 ) -> list[dict[str, Any]]:
     """The output rows, once everything was asked."""
     [endpoint] = endpoints_of(args, [args.endpoint], _LABEL)
-    policy = policy_of(args)
-    model = asyncio.run(find_model(endpoint, policy))
+    policy, sampling = policy_of(args), sampling_of(args)
+    model = run_interruptible(find_model(endpoint, policy))
     questions = _questions(inputs)
     with Journal(journal_path) as journal:
         answered = {row.key for row in read_journal(journal_path) if row.error is None}
-        outcome = asyncio.run(
+        outcome = run_interruptible(
             ask_all(
                 endpoint,
                 model,
                 questions,
                 journal,
                 answered,
-                sampling_of(args),
+                sampling,
                 policy,
                 args.concurrency,
                 progress_lines(console),
@@ -119,14 +119,12 @@ def _answered(
         )
     if outcome.reused:
         console.note(f"{outcome.reused} answers were in {journal_path} already")
-    latest: dict[tuple[str, int], Prediction] = {}
-    for row in read_journal(journal_path):
-        if row.request["model"] == model:
-            latest[(row.case, row.repeat)] = row
-    return [
-        _row(item, latest.get((question.case, question.repeat)))
-        for item, question in zip(inputs, questions, strict=True)
+    latest = {row.key: row for row in read_journal(journal_path)}
+    keys = [
+        request_key(endpoint, question, request_body(endpoint, model, question, sampling))
+        for question in questions
     ]
+    return [_row(item, latest.get(key)) for item, key in zip(inputs, keys, strict=True)]
 
 
 def _questions(inputs: Sequence[Input]) -> list[Question]:
@@ -163,20 +161,8 @@ def _row(item: Input, row: Prediction | None) -> dict[str, Any]:
 
 def read_inputs(path: Path, column: str | None = None) -> list[Input]:
     """The questions of a file; InputError with every row that has none."""
-    if path.suffix.lower() == ".txt":
-        lines = read_text(path).text.splitlines()
-        found: list[tuple[str, Any]] = [
-            (f"{path}:{number}", line.strip()) for number, line in enumerate(lines, 1)
-        ]
-        found = [(place, line) for place, line in found if line]
-    else:
-        found = [
-            (str(row.place), row.row if isinstance(row, Rejection) else row.fields)
-            for row in read_file(path).rows
-        ]
-        found = [(place, _unquoted(value)) for place, value in found]
     inputs, problems = [], []
-    for number, (place, value) in enumerate(found, start=1):
+    for number, (place, value) in enumerate(_values(path), start=1):
         try:
             inputs.append(_input(value, number, column))
         except ValidationError as error:
@@ -185,33 +171,48 @@ def read_inputs(path: Path, column: str | None = None) -> list[Input]:
             problems.append(Problem(str(error), place))
     ids = Counter(item.id for item in inputs)
     problems += [
-        Problem(f"the id {i!r} is given {n} times", str(path)) for i, n in ids.items() if n > 1
+        Problem(f"the id {name!r} is given {count} times", str(path))
+        for name, count in ids.items()
+        if count > 1
     ]
     if problems:
+        keys = ", ".join(_QUESTION_KEYS)
         raise InputError(
             f"{path}: {len(problems)} row(s) cannot be asked",
             problems[:_SHOWN],
-            remedy=""
-            if column
-            else f"a question is looked for under {', '.join(_QUESTION_KEYS)}; "
-            "--column NAME says where it is",
+            remedy="" if column else f"--column NAME says where the question is, if not in {keys}",
         )
     return inputs
 
 
-def _unquoted(value: Any) -> Any:
-    """A row that is a JSON string, which the data room has no use for, as its text."""
-    if isinstance(value, str) and value.startswith('"'):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return {}
-    return value
+class _Value(NamedTuple):
+    place: str
+    value: Any
+
+
+def _values(path: Path) -> list[_Value]:
+    """What stands in the file: a text a line of .txt, else a JSON value or a record a row."""
+    if path.suffix.lower() == ".txt":
+        lines = enumerate(read_text(path).text.split("\n"), start=1)
+        return [_Value(f"{path}:{number}", line.strip()) for number, line in lines if line.strip()]
+    return [
+        _Value(str(row.place), _plain(row) if isinstance(row, Rejection) else row.fields)
+        for row in read_file(path).rows
+    ]
+
+
+def _plain(row: Rejection) -> Any:
+    """The JSON string that the data room had no use for; None when it is none."""
+    try:
+        value = json.loads(row.row) if isinstance(row.row, str) else None
+    except ValueError:
+        return None
+    return value if isinstance(value, str) else None
 
 
 def _input(value: Any, number: int, column: str | None) -> Input:
     """One input; ValueError says what the row lacks."""
-    if isinstance(value, str):
+    if isinstance(value, str) and value.strip():
         return Input(str(number), Case(id=str(number), question=value))
     if not isinstance(value, dict):
         raise ValueError("the row is not a question, nor an object that holds one")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import json
 import signal
@@ -27,6 +26,7 @@ from palmswift.eval.flags import (
     policy_of,
     sampling_of,
 )
+from palmswift.eval.loop import run_interruptible
 from palmswift.eval.retry import RetryPolicy
 from palmswift.eval.think import Piece, ThinkStream, split_think
 
@@ -93,11 +93,13 @@ class Conversation:
         asked = {"role": "user", "content": question}
         started = time.perf_counter()
         try:
-            finish_reason, first = asyncio.run(
+            finish_reason, first = run_interruptible(
                 self._stream([*self.messages, asked], parts, apart, show)
             )
             stopped = False
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
+            if signal.SIGTERM in stop.args:
+                raise
             finish_reason, first, stopped = None, None, True
         seconds = time.perf_counter() - started
         answer, reasoning = split_think("".join(parts), "".join(apart))
@@ -195,10 +197,10 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
     [endpoint] = endpoints_of(args, [args.endpoint], "chat")
     questions = _given_questions(args)
     policy = policy_of(args)
-    model = asyncio.run(find_model(endpoint, policy))
+    model = run_interruptible(find_model(endpoint, policy))
     talk = Conversation(endpoint, model, sampling_of(args), policy, args.system)
     screen = Screen(console)
-    # Ctrl-C ends an answer; a request to end the process must end the chat.
+    # Ctrl-C at the prompt only warns; a request to end the process must end the chat.
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _leave)
     turns: list[Turn] = []

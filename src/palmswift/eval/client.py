@@ -279,4 +279,9 @@ def _shown(body: bytes) -> str:
 
 
 def _words(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    """What went wrong on the way, without the library's own terms."""
+    cause = getattr(error, "os_error", None)  # of a connection that never stood
+    reason = getattr(cause, "strerror", None)
+    if reason and "connect call failed" in reason.lower():
+        reason = "connection refused" if isinstance(cause, ConnectionRefusedError) else None
+    return reason or str(error) or type(error).__name__

@@ -89,7 +89,7 @@ def _problem(details: ErrorDetails, document: Document, names: list[str]) -> Pro
             location = (*location, part)
     where = document.where(location)
     if details["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(last), names, n=1)
+        near = difflib.get_close_matches(str(last), [n for n in names if n != last], n=1)
         return Problem(f"unknown key `{last}`", where, f"did you mean `{near[0]}`?" if near else "")
     if details["type"] == "missing":
         return Problem(f"`{last}` is missing", where)

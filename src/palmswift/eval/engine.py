@@ -67,6 +67,11 @@ def request_body(
     }
 
 
+def request_key(endpoint: Endpoint, question: Question, body: dict[str, Any]) -> RequestKey:
+    """What the request with this body is known by in the journal."""
+    return RequestKey(endpoint.label, question.case, question.repeat, canonical_hash(body))
+
+
 async def find_model(endpoint: Endpoint, policy: RetryPolicy) -> str:
     """The model name to send to `endpoint`; ChildError when it does not answer."""
     async with Client(endpoint, policy) as client:
@@ -145,7 +150,7 @@ class _State:
     ) -> Iterator[_Work]:
         for question in questions:
             body = request_body(endpoint, self.model, question, sampling)
-            key = RequestKey(endpoint.label, question.case, question.repeat, canonical_hash(body))
+            key = request_key(endpoint, question, body)
             if key in answered:
                 self.reused += 1
             else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,8 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from palmswift.errors import ChildError
 from palmswift.eval.endpoint import Endpoint
-from palmswift.eval.engine import Outcome, Progress, Question, Sampling, ask_all, find_model
+from palmswift.eval.engine import (
+    Outcome,
+    Progress,
+    Question,
+    Sampling,
+    ask_all,
+    find_model,
+    request_body,
+    request_key,
+)
 from palmswift.eval.journal import Journal, read_journal, set_aside
+from palmswift.eval.loop import run_interruptible
 from palmswift.eval.report import (
     HTML_NAME,
     PREDICTIONS_NAME,
@@ -63,7 +72,7 @@ def evaluate(
         update={"cases": select(suite.cases, settings.max_samples, settings.seed)}
     )
     path = out / PREDICTIONS_NAME
-    models = [asyncio.run(find_model(endpoint, settings.policy)) for endpoint in endpoints]
+    models = [run_interruptible(find_model(endpoint, settings.policy)) for endpoint in endpoints]
     questions = [
         Question(case.id, repeat, case.conversation())
         for case in chosen.cases
@@ -78,7 +87,7 @@ def evaluate(
         with Journal(path) as journal:
             answered = {row.key for row in read_journal(path) if row.error is None}
             for endpoint, model in zip(endpoints, models, strict=True):
-                outcomes[endpoint.label] = asyncio.run(
+                outcomes[endpoint.label] = run_interruptible(
                     ask_all(
                         endpoint,
                         model,
@@ -92,9 +101,15 @@ def evaluate(
                     )
                 )
                 _tell(endpoint, outcomes[endpoint.label], path, note)
+    wanted = {
+        request_key(endpoint, question, request_body(endpoint, model, question, settings.sampling))
+        for endpoint, model in zip(endpoints, models, strict=True)
+        for question in questions
+    }
+    # A label that was tested just now is judged by these requests alone, not by other settings'.
     result = build_report(
         chosen,
-        list(read_journal(path)),
+        [row for row in read_journal(path) if row.endpoint not in outcomes or row.key in wanted],
         [endpoint.label for endpoint in endpoints],
         cases_in_suite=len(suite.cases),
     )

@@ -10,10 +10,12 @@ from typing import Literal, NamedTuple
 
 import jinja2
 
+from palmswift.eval.conversation import Message
+from palmswift.eval.gate import GateResult
 from palmswift.eval.metrics import MetricName
 from palmswift.eval.report import CaseResult, EvaluationReport
 from palmswift.eval.scoring import ScoredAnswer
-from palmswift.eval.table import gate_words, groups
+from palmswift.eval.table import bound_words, gate_words, groups
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _LONGEST_DIFF = 2000
@@ -53,10 +55,20 @@ class AnswerView(NamedTuple):
     """Empty where the answer is shown plainly."""
 
 
+class GateView(NamedTuple):
+    """A gate's result, what was asked and what was observed."""
+
+    result: GateResult
+    bound: str
+    observed: str
+
+
 class CaseView(NamedTuple):
     """A case and its answers, in the order of the endpoints."""
 
     case: CaseResult
+    before: list[Message]
+    """The turns before the question, less the system prompt that all cases share."""
     answers: list[AnswerView]
 
 
@@ -71,16 +83,15 @@ def render(report: EvaluationReport) -> str:
     )
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     table = groups(report)
+    system = _shared_system(report)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html.j2").render(
         report=report,
         groups=table,
         metric_labels=METRIC_LABELS,
-        cases=[
-            CaseView(case, [_answer_view(answer, case.reference) for answer in case.answers])
-            for case in report.cases
-        ],
-        gates=[(gate, gate_words(gate)) for gate in report.gates],
+        system=system,
+        cases=[_case_view(case, system) for case in report.cases],
+        gates=[GateView(gate, bound_words(gate.gate), gate_words(gate)) for gate in report.gates],
         tags=[group.tag for group in table if group.tag is not None],
         signatures=_signatures(report),
         style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
@@ -117,6 +128,23 @@ def differences(reference: str, answer: str) -> list[Segment]:
         if kind in ("insert", "replace"):
             segments.append(Segment("insert", answer[k:n]))
     return segments
+
+
+def _shared_system(report: EvaluationReport) -> str | None:
+    """The system prompt that every case has, if there is one."""
+    prompts = {
+        case.messages[0].content if case.messages[0].role == "system" else None
+        for case in report.cases
+    }
+    return prompts.pop() if len(prompts) == 1 else None
+
+
+def _case_view(case: CaseResult, system: str | None) -> CaseView:
+    return CaseView(
+        case=case,
+        before=case.messages[1 if system is not None else 0 : -1],
+        answers=[_answer_view(answer, case.reference) for answer in case.answers],
+    )
 
 
 def _answer_view(answer: ScoredAnswer, reference: str | None) -> AnswerView:

@@ -30,7 +30,7 @@ from palmswift.eval.report import (
     Verdict,
 )
 from palmswift.eval.suite import load_suite
-from palmswift.eval.table import gate_words, groups
+from palmswift.eval.table import bound_words, gate_words, groups
 
 EXIT_CODES: dict[Verdict, int] = {"passed": 0, "no_gates": 0, "failed": 1, "incomplete": 4}
 
@@ -142,8 +142,7 @@ def print_report(report: EvaluationReport, out: Path, console: Console) -> None:
     if several:
         table.add_column("difference", justify="right")
     for group in groups(report):
-        rows = [row for row in group.rows if group.tag is None or not _of_the_server(row.metric)]
-        for index, row in enumerate(rows):
+        for index, row in enumerate(group.rows):
             name = f"{escape(group.tag or 'all')} ({group.cases})" if index == 0 else ""
             cells = [f"{cell.text} [dim]{cell.note}[/dim]" for cell in row.cells]
             table.add_row(name, row.metric, *cells, *([row.difference] if several else []))
@@ -153,16 +152,13 @@ def print_report(report: EvaluationReport, out: Path, console: Console) -> None:
     screen.print(table)
     marks = {"passed": "passed", "failed": "FAILED", "not_checked": "not checked"}
     for gate in report.gates:
-        console.say(f"gate {marks[gate.state]}: {gate.endpoint}: {gate.gate}: {gate_words(gate)}")
+        asked, observed = bound_words(gate.gate), gate_words(gate)
+        console.say(f"gate {marks[gate.state]}: {gate.endpoint}: {asked}: {observed}")
     if report.unanswered:
         console.say(f"{report.unanswered} requests have no reply: run the same command again")
     if len(report.cases) < report.cases_in_suite:
         console.say(f"a quick look at {len(report.cases)} of {report.cases_in_suite} cases")
     console.say(f"report: {out / HTML_NAME}")
-
-
-def _of_the_server(metric: str) -> bool:
-    return metric.startswith("latency") or metric in ("answer_rate", "error_rate")
 
 
 def _document(report: EvaluationReport, out: Path) -> dict[str, Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from palmswift.command import Console, Done, make_parser, run
 from palmswift.errors import InputError
-from palmswift.plan.fit import CONTEXT_MIB, FRAGMENTATION, Plan, plan_recipe
-from palmswift.recipes.load import load_checked
+
+if TYPE_CHECKING:
+    from palmswift.plan.fit import Plan
 
 _EXAMPLES = """
 python launchers/plan.py --recipe qwen3_8b_4bit
@@ -45,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _plan(arguments: argparse.Namespace, console: Console) -> Done:
+    from palmswift.plan.fit import plan_recipe  # pydantic's 0.2 s are not for --help
+    from palmswift.recipes.load import load_checked
+
     recipe = load_checked(arguments.recipe, arguments.set).recipe
     plan = plan_recipe(
         recipe,
@@ -63,6 +68,8 @@ def _plan(arguments: argparse.Namespace, console: Console) -> Done:
 
 def report(plan: Plan) -> str:
     """The plan as lines of text."""
+    from palmswift.plan.fit import CONTEXT_MIB, FRAGMENTATION
+
     if plan.device == "cpu":
         return f"{plan.recipe}: {plan.remark}"
     counted = "all supervised" if plan.supervised is None else f"{plan.supervised} supervised"
@@ -100,7 +107,6 @@ def _length_line(plan: Plan) -> str:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return int(text)

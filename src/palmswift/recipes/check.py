@@ -73,6 +73,10 @@ EXPLICIT = {
         "unset follows save_strategy, and becomes `no` without validation rows",
         "write steps, epoch or no",
     ),
+    "load_from_cache_file": (
+        "its default was true before ms-swift 3.9; an old cache hides changed rows",
+        "write false",
+    ),
     "loss_scale": (
         "from ms-swift 4.3.1 `+ignore_empty_think` is added to it for Qwen3",
         "write default+ignore_empty_think, or another strategy in full",
@@ -83,7 +87,7 @@ EXPLICIT = {
     ),
     "seed": ("a run that is to be repeated names its seed", "write seed: 42"),
     "split_dataset_ratio": (
-        "its default was 0.01 in ms-swift 3 and is 0 in 4; palmswift splits the rows itself",
+        "its default was 0.01 before ms-swift 3.6, then 0; palmswift splits the rows itself",
         "write split_dataset_ratio: 0",
     ),
     "truncation_strategy": (
@@ -92,6 +96,22 @@ EXPLICIT = {
     ),
 }
 """Arguments that every recipe says: why, and what to write. Their defaults change the meaning."""
+
+
+POSITIVE = {
+    "eval_steps",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "logging_steps",
+    "lora_alpha",
+    "lora_rank",
+    "max_length",
+    "num_train_epochs",
+    "per_device_eval_batch_size",
+    "per_device_train_batch_size",
+    "save_steps",
+}
+"""Numbers that ms-swift's parser takes at any value, and that mean nothing at 0 or below."""
 
 
 def check_recipe(text: RecipeText) -> list[Problem]:
@@ -164,6 +184,8 @@ def _value_problem(label: str, name: str, value: Any, flag: Flag, where: str) ->
     if name == "split_dataset_ratio" and value != 0:
         return Problem(f"{label} is {value}", where, "write 0; data.val_ratio is what splits")
     fault = check_value(flag, value)
+    if fault is None and name in POSITIVE and isinstance(value, int | float) and value <= 0:
+        fault = f"{value} is not above 0"
     if fault is None:
         return None
     remedy = "" if flag.choices else flag.doc  # ms-swift's text on choices is not always current

@@ -11,9 +11,6 @@ from pathlib import Path
 from palmswift.command import Console, Done, make_parser, run
 from palmswift.errors import InputError, Problem
 from palmswift.files import write_text
-from palmswift.recipes.check import check_recipe
-from palmswift.recipes.load import list_recipes, load_checked, resolved_yaml
-from palmswift.recipes.source import find_recipe, read_recipe, recipe_names, recipes_dir, shown
 
 _EXAMPLES = """
 palmswift recipes list
@@ -62,6 +59,8 @@ def _choose(arguments: argparse.Namespace, console: Console) -> Done:
 
 
 def _list(arguments: argparse.Namespace, console: Console) -> Done:
+    from palmswift.recipes.load import list_recipes  # pydantic's 0.2 s are not for --help
+
     rows = []
     for listed in list_recipes():
         recipe = listed.recipe
@@ -74,12 +73,17 @@ def _list(arguments: argparse.Namespace, console: Console) -> Done:
 
 
 def _show(arguments: argparse.Namespace, console: Console) -> Done:
+    from palmswift.recipes.load import load_checked, resolved_yaml
+
     recipe = load_checked(arguments.name, arguments.set).recipe
     console.say(resolved_yaml(recipe).rstrip())
     return Done({"recipe": recipe.model_dump(mode="json")})
 
 
 def _check(arguments: argparse.Namespace, console: Console) -> Done:
+    from palmswift.recipes.check import check_recipe
+    from palmswift.recipes.source import read_recipe, recipe_names
+
     problems: list[Problem] = []
     checked = arguments.files or recipe_names()
     for name in checked:
@@ -96,6 +100,8 @@ def _check(arguments: argparse.Namespace, console: Console) -> Done:
 
 
 def _copy(arguments: argparse.Namespace, console: Console) -> Done:
+    from palmswift.recipes.source import find_recipe, recipes_dir, shown
+
     source = find_recipe(arguments.name)
     target = Path(arguments.dest or f"{source.stem}.yaml").expanduser()
     if target.is_dir():

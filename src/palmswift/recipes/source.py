@@ -67,7 +67,7 @@ def find_recipe(name_or_path: str) -> Path:
     if len(path.parts) == 1:
         candidates.append(recipes_dir() / (path.name if is_path else f"{path.name}.yaml"))
     for candidate in candidates:
-        if candidate.is_file():
+        if _is_file(candidate):
             return candidate
     if is_path and len(path.parts) > 1:
         raise InputError(
@@ -97,6 +97,13 @@ def shown(path: Path) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than the file system takes
+        return False
 
 
 def _read_layer(path: Path) -> _Layer:

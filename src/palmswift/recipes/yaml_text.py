@@ -41,7 +41,13 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """Keeps the YAML 1.1 rules too, and so quotes whatever either version reads otherwise."""
 
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """Double quotes where PyYAML would fold a Unicode line break into a space."""
+        broken = any(mark in text for mark in "\x85\u2028\u2029")
+        return self.represent_scalar(_STR, text, style='"' if broken else None)
 
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 _Loader.yaml_implicit_resolvers = {}
 for _class in (_Loader, _Dumper):
     for _tag, (_, _first) in _CORE.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,10 +12,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from palmswift.command import Console, Done, make_parser, run
-from palmswift.errors import InputError, Problem
-from palmswift.setup.environment import PROJECT, PYTHON, Environment
+from palmswift.errors import ChildError, InputError, Problem
+from palmswift.setup.environment import PROJECT, Environment
 from palmswift.setup.install import BASE_EXTRAS, Wish, ensure, install
-from palmswift.setup.status import package_table, status_lines, status_of
+from palmswift.setup.status import status_lines, status_of
 from palmswift.setup.steps import ending
 
 EXAMPLES = """
@@ -61,26 +62,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body(args: argparse.Namespace, console: Console) -> Done:
         environment = Environment(args.venv)
+        gpu = True if args.gpu else False if args.cpu else None
+        extras = frozenset(name for name in ("vllm", "dev") if getattr(args, name))
+        wish = Wish(extras, gpu, args.pip, args.fresh)
         if args.command == "status":
             return _status(environment, console)
         if args.command == "install":
-            return _install(environment, args, console)
+            return _install(environment, wish, console)
         if {"-h", "--help"} & set(rest) and environment.lacks(BASE_EXTRAS):
             console.say(parser.format_help())
             return Done({})
         if args.command == "test":
-            return _test(environment, rest, console)
-        _run_script(environment, args.command, rest, console)
+            return _test(environment, wish, rest, console)
+        _run_script(environment, wish, [args.command, *rest], console)
 
     return run(parser, body, own)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = make_parser(
-        "quickstart.py", "Set palmswift up on this machine, and run it here.", EXAMPLES
+    width = max(map(len, COMMANDS))
+    commands = "".join(f"\n  {name:<{width}}  {purpose}" for name, purpose in COMMANDS.items())
+    summary = f"Set palmswift up on this machine, and run it here.\n\ncommands:{commands}"
+    parser = make_parser("quickstart.py", summary, EXAMPLES)
+    parser.add_argument(
+        "command", choices=list(COMMANDS), metavar="COMMAND", help="one of the commands above"
     )
-    commands = "; ".join(f"{name}: {purpose}" for name, purpose in COMMANDS.items())
-    parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND", help=commands)
     parser.add_argument(
         "--venv",
         type=Path,
@@ -94,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--cpu", action="store_true", help="torch for the CPU, GPU or not")
     group.add_argument("--vllm", action="store_true", help="with vLLM, to serve faster")
     group.add_argument("--dev", action="store_true", help="with the tools that `test` needs")
+    group.add_argument("--fresh", action="store_true", help="delete the environment first")
     group.add_argument("--pip", action="store_true", help="with pip alone, without uv")
     return parser
 
@@ -106,24 +113,12 @@ def _after_command(words: Sequence[str]) -> int:
     return 0
 
 
-def _install(environment: Environment, args: argparse.Namespace, console: Console) -> Done:
-    extras = frozenset(name for name in ("vllm", "dev") if getattr(args, name))
-    gpu = True if args.gpu else False if args.cpu else None
-    stamp = environment.stamp()
-    reason = environment.lacks(BASE_EXTRAS | extras)
-    if not reason and stamp.get("python") != PYTHON:
-        reason = f"it has Python {stamp.get('python')}, this is {PYTHON}"
-    if not reason and gpu is not None and stamp.get("build") != ("gpu" if gpu else "cpu"):
-        reason = f"it is for the {stamp.get('build')}"
-    differing = [row["name"] for row in package_table(environment) if not row["agrees"]]
-    if not reason and differing:
-        reason = f"{', '.join(differing)} not as tested"
-    if not reason:
-        console.note(f"{environment.folder} is up to date")
-        return Done({"environment": str(environment.folder), **stamp})
-    document = install(environment, Wish(extras, gpu, args.pip), console, reason=reason)
-    console.note(f"to use it in this shell: source {environment.bin / 'activate'}")
-    return Done(document)
+def _install(environment: Environment, wish: Wish, console: Console) -> Done:
+    stamp = install(environment, wish, console)
+    console.note(
+        f"to use it in this shell: source {shlex.quote(str(environment.bin / 'activate'))}"
+    )
+    return Done({"environment": str(environment.folder), **stamp})
 
 
 def _status(environment: Environment, console: Console) -> Done:
@@ -133,19 +128,26 @@ def _status(environment: Environment, console: Console) -> Done:
     return Done(document, 1 if document["problems"] else 0)
 
 
-def _test(environment: Environment, words: Sequence[str], console: Console) -> Done:
+def _test(environment: Environment, wish: Wish, words: Sequence[str], console: Console) -> Done:
     """Run all checks, pytest last; a failure does not keep the others from running."""
-    ensure(environment, frozenset({"dev"}), console)
+    ensure(environment, wish._replace(extras=wish.extras | {"dev"}), console)
     failed = []
     for program, *arguments in (*_CHECKS, ("pytest", *words)):
-        title = " ".join([program, *arguments[:1]])
+        title = " ".join([program, *arguments]) if program != "pytest" else program
         console.note(f"== {title}")
-        process = subprocess.Popen(
-            [str(environment.bin / program), *arguments],
-            env=environment.variables(),
-            cwd=PROJECT,
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(
+                [str(environment.bin / program), *arguments],
+                stdout=sys.stderr if console.json_output else None,
+                env=environment.variables(),
+                cwd=PROJECT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ChildError(
+                f"{program} cannot be started: {error.strerror}",
+                remedy="python3 quickstart.py install --dev --fresh",
+            ) from error
         with ending(process, _TEST_GRACE_SECONDS):
             if process.wait():
                 failed.append(title)
@@ -155,15 +157,16 @@ def _test(environment: Environment, words: Sequence[str], console: Console) -> D
 
 
 def _run_script(
-    environment: Environment, command: str, words: Sequence[str], console: Console
+    environment: Environment, wish: Wish, words: Sequence[str], console: Console
 ) -> NoReturn:
-    """Become the script, so that the terminal, signals and the exit code are its own."""
+    """Become the script, so that the terminal, the signals and the exit code are its own."""
+    command, *rest = words
     script = PROJECT / SCRIPTS[command]
     if not script.is_file():
         raise InputError("the checkout is not whole", [Problem("is missing", str(script))])
-    ensure(environment, frozenset(), console)
-    recipe = any(word == "--recipe" or word.startswith("--recipe=") for word in words)
-    default = ["--recipe", "demo_cpu"] if command == "demo" and not recipe else []
+    ensure(environment, wish, console)
+    named = any(word == "--recipe" or word.startswith("--recipe=") for word in rest)
+    default = ["--recipe", "demo_cpu"] if command == "demo" and not named else []
+    arguments = [str(environment.python), str(script), *default, *rest]
     sys.stdout.flush()
-    arguments = [str(environment.python), str(script), *default, *words]
     os.execve(environment.python, arguments, environment.variables())

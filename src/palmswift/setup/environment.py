@@ -28,15 +28,6 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 """The Python that a new environment gets: the one that runs this."""
 
 
-def tested_versions() -> dict[str, set[str]]:
-    """The versions in constraints.txt by package (more than one where Pythons differ)."""
-    tested: dict[str, set[str]] = {}
-    text = CONSTRAINTS.read_text(encoding="utf-8")
-    for name, version in re.findall(r"(?m)^([\w.-]+)==([^\s;]+)", text):
-        tested.setdefault(name, set()).add(version)
-    return tested
-
-
 class Environment:
     """A virtual environment that quickstart.py made or was pointed at."""
 
@@ -49,7 +40,7 @@ class Environment:
         self._lock = self.folder / ".palmswift.lock"
 
     def stamp(self) -> dict[str, Any]:
-        """What the last install wrote; `state` is `installing` until it ended well."""
+        """What the last install wrote: `state` (`installing` until it ended well), `extras`, ..."""
         try:
             stamp = json.loads(self._stamp.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -61,17 +52,19 @@ class Environment:
         document = {"state": state, "project": str(PROJECT), "inputs": _inputs_hash(), **facts}
         write_json(self._stamp, document)
 
+    def made_here(self) -> bool:
+        """Whether quickstart.py made it, and so may delete it; its user may have made it too."""
+        return bool(self.stamp().get("made_here")) or not (self.folder / "pyvenv.cfg").exists()
+
     def unusable(self) -> str:
-        """Why the environment has to be made anew; empty when it can be used or added to."""
+        """Why the environment cannot be used or added to; empty when it can."""
         stamp = self.stamp()
-        if not stamp and not (self.folder / "pyvenv.cfg").exists():
-            return "there is none yet"
-        if stamp and stamp.get("state") != "done":
-            return "the last install did not come to its end"
-        if stamp and stamp.get("project") != str(PROJECT):
-            return f"it was made for {stamp.get('project')}"
         if not self.python.exists():
-            return "its Python is gone"
+            return "its Python is gone" if stamp.get("state") == "done" else "there is none yet"
+        if stamp.get("state") == "installing" and self.made_here():
+            return "the last install did not come to its end"
+        if stamp.get("project", str(PROJECT)) != str(PROJECT) and self.made_here():
+            return f"it was made for {stamp['project']}"
         return ""
 
     def lacks(self, extras: frozenset[str]) -> str:
@@ -80,12 +73,17 @@ class Environment:
         if reason:
             return reason
         stamp = self.stamp()
-        if not stamp:
+        if stamp.get("state") != "done" or stamp.get("project") != str(PROJECT):
             return "palmswift is not installed in it"
         if stamp.get("inputs") != _inputs_hash():
             return "pyproject.toml or constraints.txt has changed"
         missing = sorted(extras - set(stamp.get("extras", [])))
         return f"without {', '.join(missing)} so far" if missing else ""
+
+    def python_version(self) -> str:
+        """The environment's Python, such as 3.11; empty when there is none."""
+        names = [path.name for path in self.folder.glob("lib/python3.*")]
+        return names[0][len("python") :] if names else ""
 
     def packages(self) -> dict[str, str]:
         """Installed versions by normalised package name, read from the folder names alone."""
@@ -111,17 +109,20 @@ class Environment:
         return {k: v for k, v in os.environ.items() if k != "PYTHONHOME"} | ours
 
     def claim(self) -> None:
-        """Refuse a folder that holds something else; make it if it is not there."""
-        if self.folder.exists() and not self.folder.is_dir():
-            raise InputError(f"{self.folder} is not a folder", remedy="--venv OTHER_FOLDER")
+        """Make the folder if it is not there; refuse one that holds something else."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{self.folder} cannot be made: {error.strerror}", remedy="--venv OTHER_FOLDER"
+            ) from error
         ours = {self._stamp.name, self._lock.name, self.log.name}
-        names = {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
+        names = {path.name for path in self.folder.iterdir()}
         if names - ours and not names & {"pyvenv.cfg", self._stamp.name}:
             raise InputError(
                 f"{self.folder} is not empty and no virtual environment",
                 remedy="--venv OTHER_FOLDER",
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
 
     def clear(self) -> None:
         """Delete all but the lock that is being held."""

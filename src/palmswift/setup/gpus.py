@@ -8,8 +8,6 @@ import subprocess
 from typing import NamedTuple
 
 _FIELDS = ("name", "driver_version", "memory.total", "memory.free", "compute_cap")
-_WSL = "/usr/lib/wsl/lib"
-"""Where WSL 2 puts nvidia-smi, which is not on every shell's PATH."""
 
 
 class Gpu(NamedTuple):
@@ -33,7 +31,7 @@ class GpuReport(NamedTuple):
 
 def ask_gpus() -> GpuReport:
     """The NVIDIA GPUs of this machine; an empty report where nvidia-smi is missing."""
-    program = shutil.which("nvidia-smi") or shutil.which("nvidia-smi", path=_WSL)
+    program = shutil.which("nvidia-smi")
     if program is None:
         return GpuReport()
     for count in (len(_FIELDS), len(_FIELDS) - 1):  # drivers before 510 know no compute_cap

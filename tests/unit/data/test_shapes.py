@@ -45,8 +45,8 @@ ASKED = [("user", "几点开门？"), ("assistant", "八点")]
         ({"conversation": [{"human": "几点开门？", "assistant": "八点"}]}, "pairs"),
         (
             {
-                "messages": '[{"role": "User", "content": [{"type": "text", "text": "几点开门？"}]},'
-                ' {"role": "bot", "content": "八点"}]'
+                "messages": '[{"role": "User", "content": [{"type": "text", "text": "几点开门？"}'
+                ']}, {"role": "bot", "content": "八点"}]'
             },
             "messages",
         ),
@@ -63,9 +63,7 @@ def test_alpaca_input_stands_below_its_instruction() -> None:
 
 
 def test_history_and_system_come_before_the_question() -> None:
-    row = conversation(
-        {"system": "s", "history": [["q1", "a1"]], "query": "q2", "response": "a2"}
-    )
+    row = conversation({"system": "s", "history": [["q1", "a1"]], "query": "q2", "response": "a2"})
     assert [message.content for message in row.messages] == ["s", "q1", "a1", "q2", "a2"]
     assert row.messages[0].role == "system"
 

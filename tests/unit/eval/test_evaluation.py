@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support_eval import QUICK, arithmetic, suite_of, sums
+
+from palmswift.errors import ChildError
+from palmswift.eval.endpoint import Endpoint
+from palmswift.eval.engine import Sampling
+from palmswift.eval.evaluation import EvalRun, evaluate
+from palmswift.eval.fake_server import FakeServer, Plan
+from palmswift.eval.gate import Gate
+from palmswift.eval.journal import read_journal
+
+RUN = EvalRun(policy=QUICK)
+CASES = arithmetic(30)
+SUITE = suite_of(*CASES, gates=[Gate(metric="exact_match", tag="sums", endpoint="tuned", min=0.9)])
+RIGHT = {question: Plan(answer) for question, answer in sums(30).items()}
+
+
+def at(server: FakeServer, label: str = "tuned") -> list[Endpoint]:
+    return [Endpoint(label=label, base_url=server.base_url)]
+
+
+def test_base_and_tuned_meet_in_one_report_of_one_folder(tmp_path: Path) -> None:
+    with FakeServer(RIGHT) as tuned, FakeServer() as base:
+        evaluate(SUITE, at(tuned), tmp_path, RUN)
+        report = evaluate(SUITE, at(base, "base"), tmp_path, RUN)
+    assert report.labels == ["base", "tuned"]
+    shares = [report.summary(x, "sums").metrics["exact_match"].value for x in report.labels]
+    assert shares == [0.0, 1.0]
+    assert report.verdict == "passed"
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"predictions.jsonl"} | {
+        f"evaluation_report.{kind}" for kind in ("json", "csv", "html")
+    }
+
+
+def test_what_was_answered_is_not_asked_again_and_errors_are(tmp_path: Path) -> None:
+    first = {**RIGHT, "3+1?": Plan(status=400), "7+1?": Plan(body=b"garbage")}
+    with FakeServer(first) as server:
+        report = evaluate(SUITE, at(server), tmp_path, RUN)
+    assert (report.verdict, report.unanswered) == ("incomplete", 2)
+    notes: list[str] = []
+    with FakeServer(RIGHT) as server:
+        report = evaluate(SUITE, at(server), tmp_path, RUN, note=notes.append)
+        assert sorted(server.questions) == ["3+1?", "7+1?"]
+    assert report.verdict == "passed"
+    assert "28 answers were in" in notes[0]
+
+
+def test_other_settings_are_other_requests_and_each_run_reports_its_own(tmp_path: Path) -> None:
+    longer = RUN.model_copy(update={"sampling": Sampling(max_tokens=9)})
+    with FakeServer(RIGHT) as right, FakeServer() as wrong:
+        first = evaluate(SUITE, at(right), tmp_path, RUN)
+        other = evaluate(SUITE, at(wrong), tmp_path, longer)
+        again = evaluate(SUITE, at(right), tmp_path, RUN)
+        assert (len(right.requests), len(wrong.requests)) == (30, 30)
+    assert [report.verdict for report in (first, other, again)] == ["passed", "failed", "passed"]
+
+
+def test_fresh_asks_again_and_keeps_the_old_answers_aside(tmp_path: Path) -> None:
+    with FakeServer() as server:
+        evaluate(SUITE, at(server), tmp_path, RUN)
+    with FakeServer(RIGHT) as server:
+        report = evaluate(SUITE, at(server), tmp_path, RUN.model_copy(update={"fresh": True}))
+    assert report.verdict == "passed"
+    [kept] = tmp_path.glob("predictions.until-*.jsonl")
+    assert len(list(read_journal(kept))) == 30
+
+
+def test_scoring_alone_sends_nothing(tmp_path: Path) -> None:
+    with FakeServer(RIGHT) as server:
+        first = evaluate(SUITE, at(server), tmp_path, RUN)
+    again = evaluate(SUITE, [], tmp_path, RUN)
+    assert again.summaries == first.summaries
+
+
+def test_requests_in_flight_never_exceed_the_concurrency(tmp_path: Path) -> None:
+    with FakeServer(default=Plan(delay=0.02)) as server:
+        evaluate(SUITE, at(server), tmp_path, RUN.model_copy(update={"concurrency": 3}))
+        assert 2 <= server.most_at_once <= 3
+
+
+def test_repeats_are_asked_as_often_as_they_say(tmp_path: Path) -> None:
+    case = CASES[0].model_copy(update={"repeats": 3})
+    plans = [Plan("1"), Plan("1"), Plan("2")]
+    with FakeServer({"0+1?": plans}) as server:
+        report = evaluate(suite_of(case), at(server), tmp_path, RUN)
+    measured = report.summary("tuned").metrics["exact_match"]
+    assert (measured.count, measured.n) == (2, 3)
+
+
+def test_a_quick_look_asks_a_part_and_says_so(tmp_path: Path) -> None:
+    with FakeServer(RIGHT) as server:
+        report = evaluate(SUITE, at(server), tmp_path, RUN.model_copy(update={"max_samples": 5}))
+        assert len(server.requests) == 5
+    assert (len(report.cases), report.cases_in_suite) == (5, 30)
+
+
+def test_a_server_that_is_down_leaves_nothing_behind(tmp_path: Path) -> None:
+    with FakeServer() as server:
+        gone = at(server)
+    with pytest.raises(ChildError):
+        evaluate(SUITE, gone, tmp_path / "out", RUN)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_server_that_fails_every_request_is_an_error_with_a_report(tmp_path: Path) -> None:
+    with FakeServer(default=Plan(status=400)) as server, pytest.raises(ChildError, match="all 30"):
+        evaluate(SUITE, at(server), tmp_path, RUN)
+    assert (tmp_path / "evaluation_report.html").exists()
+
+
+def test_a_server_that_goes_away_is_not_asked_to_the_end(tmp_path: Path) -> None:
+    dying = {**{question: Plan(drop="before") for question in RIGHT}, "0+1?": Plan("1")}
+    with FakeServer(dying) as server:
+        report = evaluate(SUITE, at(server), tmp_path, RUN.model_copy(update={"concurrency": 1}))
+        assert len(server.requests) == 1 + 5 * QUICK.attempts
+    assert (report.verdict, report.summary("tuned").not_asked) == ("incomplete", 24)
+    with FakeServer(RIGHT) as server:
+        assert evaluate(SUITE, at(server), tmp_path, RUN).verdict == "passed"

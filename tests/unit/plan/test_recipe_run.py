@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from palmswift.plan.memory import TrainingRun
+from palmswift.plan.recipe_run import Unpredicted, training_run
+from palmswift.plan.shapes import QWEN3, shape_of
+from palmswift.recipes.load import load_checked
+
+
+def test_a_recipe_is_read_as_it_will_be_trained() -> None:
+    run = training_run(load_checked("qwen3_8b_4bit").recipe)
+    assert run == TrainingRun(
+        QWEN3["8B"], 16, 1024, optimizer="adamw_8bit", liger=True, dropout=0.0, accumulation=16
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "word"),
+    [
+        ("task=dpo", "dpo"),
+        ("swift.tuner_type=full", "full"),
+        ("swift.quant_bits=8", "4 bits"),
+        ("swift.quant_method=hqq", "bnb"),
+        ("swift.torch_dtype=float32", "16-bit"),
+        ("swift.per_device_train_batch_size=2", "batch"),
+        ("swift.gradient_checkpointing=false", "checkpointing"),
+        ("swift.optim=lomo", "lomo"),
+        ("swift.target_modules=[lm_head]", "target_modules"),
+        ("swift.packing=true", "packing"),
+        ("swift.use_dora=true", "use_dora"),
+        ("model.id=Qwen/Qwen3-30B-A3B", "30B-A3B"),
+        ("launch.processes=2", "one process"),
+    ],
+)
+def test_what_the_model_does_not_follow_is_said_and_not_guessed(override: str, word: str) -> None:
+    run = training_run(load_checked("qwen3_8b_4bit", [override]).recipe)
+    assert isinstance(run, Unpredicted)
+    assert word in run.reason
+
+
+@pytest.mark.parametrize(
+    ("model", "size"),
+    [
+        ("Qwen/Qwen3-8B", "8B"),
+        ("qwen/qwen3-0.6b-base", "0.6B"),
+        ("Qwen/Qwen3-4B-Instruct-2507", "4B"),
+        ("/models/Qwen3-1.7B", "1.7B"),
+    ],
+)
+def test_a_dense_qwen3_is_known_by_its_name(model: str, size: str) -> None:
+    assert shape_of(model) == QWEN3[size]
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen3-30B-A3B", "Qwen/Qwen2.5-7B", "Qwen/Qwen3-9B", ""])
+def test_any_other_name_is_not(model: str) -> None:
+    assert shape_of(model) is None
+
+
+def test_a_folder_is_known_by_its_config(tmp_path: Path) -> None:
+    config = {
+        "model_type": "qwen3", "hidden_size": 4096, "num_hidden_layers": 36,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+        "intermediate_size": 12288, "vocab_size": 151936, "tie_word_embeddings": False,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert shape_of(str(tmp_path)) == QWEN3["8B"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"model_type": "qwen3"}', '{"model_type": "llama"}']
+)
+def test_a_folder_with_another_config_is_not(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text, encoding="utf-8")
+    assert shape_of(str(tmp_path)) is None
