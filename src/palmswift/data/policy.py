@@ -78,6 +78,14 @@ CHECKS: dict[str, Check] = {
     "wrong_column_count": Check(
         "The record has more or fewer cells than the header.", "单元格数与表头不一致。"
     ),
+    "broken_cell": Check(
+        "A cell holds a formula without a stored result, or an error such as #N/A.",
+        "单元格是没有保存结果的公式，或 #N/A 之类的错误值。",
+    ),
+    "row_too_large": Check(
+        "The row has more than 16 Mi characters: no model is trained on that.",
+        "该行超过 16 Mi 字符，无法用于训练。",
+    ),
     # shape
     "unknown_shape": Check(
         "No known columns for a question, an answer or messages.",
