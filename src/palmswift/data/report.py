@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import json
 import sys
 from typing import Any, Literal
@@ -44,6 +42,8 @@ class FileReport(_Document):
     """Shape to the number of kept rows that had it."""
     reasons: dict[str, int]
     """Reason code to the number of rows rejected for it."""
+    notes: list[str] = Field(default_factory=list)
+    """What was assumed or passed over in reading it, such as a hidden sheet."""
 
     @model_validator(mode="after")
     def _every_row_accounted_for(self) -> FileReport:
@@ -154,6 +154,8 @@ class UnreadColumns(_Document):
 class Suggestion(_Document):
     """Something to do that would make the training set or the run better."""
 
+    code: str
+    """What it is about; stays the same from version to version."""
     en: str
     zh: str
     flags: list[str] = Field(default_factory=list)
@@ -214,13 +216,14 @@ class DataReport(_Document):
 def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of report.json, each field with what it means."""
     from palmswift.data import sample, template
+    from palmswift.recipes.schema import field_docs
 
     built = DataReport.model_json_schema()
     built["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     built["title"] = "palmswift's data report (report.json)"
     docs: dict[tuple[str, str], str] = {}
-    for module in (sys.modules[__name__], sample, template):
-        docs |= _field_docs(inspect.getsource(module))
+    for module in (sys.modules[DataReport.__module__], sample, template):
+        docs |= field_docs(module)
     for name, section in {"DataReport": built, **built["$defs"]}.items():
         for key, field in section.get("properties", {}).items():
             if (name, key) in docs:
@@ -231,22 +234,6 @@ def schema() -> dict[str, Any]:
 def schema_text() -> str:
     """The schema as it is committed."""
     return json.dumps(schema(), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
-
-
-def _field_docs(source: str) -> dict[tuple[str, str], str]:
-    """The text under each field of the module's classes, by class and field name."""
-    docs: dict[tuple[str, str], str] = {}
-    for node in ast.parse(source).body:
-        if not isinstance(node, ast.ClassDef):
-            continue
-        for field, text in zip(node.body, node.body[1:], strict=False):
-            match field, text:
-                case (
-                    ast.AnnAssign(target=ast.Name(id=name)),
-                    ast.Expr(value=ast.Constant(value=str(words))),
-                ):
-                    docs[node.name, name] = " ".join(words.split())
-    return docs
 
 
 def main() -> int:

@@ -43,6 +43,8 @@ class OpenFile(Protocol):
     def format(self) -> str: ...
     @property
     def encoding(self) -> str: ...
+    @property
+    def notes(self) -> Sequence[str]: ...
 
 
 class ReportBuilder:
@@ -202,6 +204,7 @@ class _FileTally:
             rejected=rejected,
             shapes=dict(self.shapes),
             reasons=dict(self.reasons),
+            notes=list(self.file.notes),
         )
 
 
