@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from palmswift.data.row import Kind
+from palmswift.data.row import Kind, RowError
 from palmswift.errors import InputError, Problem
 from palmswift.recipes.recipe import Task
 
@@ -69,6 +70,24 @@ class Policy:
         return self._actions[code]
 
 
+@dataclass(slots=True)
+class Notes:
+    """What was found and what was altered in one row so far."""
+
+    policy: Policy
+    changes: set[str] = field(default_factory=set)
+    findings: set[str] = field(default_factory=set)
+
+    def found(self, code: str, detail: str) -> Action:
+        """What the policy does about `code`; RowError where that is to reject the row."""
+        action = self.policy.action(code)
+        if action == "reject":
+            raise RowError(code, detail)
+        if action == "keep":
+            self.findings.add(code)
+        return action
+
+
 CHECKS: dict[str, Check] = {
     # reading
     "broken_json": Check("The text is not valid JSON.", "不是合法的 JSON。"),
@@ -96,16 +115,24 @@ CHECKS: dict[str, Check] = {
         "多个列含义相同，无法判断用哪一个。",
     ),
     "unsupported_column": Check(
-        "A column that changes what is trained (tools, images, preference pairs) is not handled.",
-        "含有暂不支持的训练列（工具、图片、偏好对等）。",
+        "A column that changes what is trained (images, video, audio) is not handled.",
+        "含有暂不支持的训练列（图片、视频、音频等）。",
+    ),
+    "other_task": Check(
+        "The row is made for another task than the recipe trains.",
+        "该行是为另一种训练任务准备的。",
+    ),
+    "plain_text": Check(
+        "Plain text without a question: train it with `task: pt`, or name the columns.",
+        "只有纯文本、没有提问：请用 pt 任务训练，或指定列名。",
     ),
     "broken_history": Check(
         "`history` is not a list of [question, answer] pairs.", "history 不是 [问, 答] 列表。"
     ),
     "broken_turn": Check("A turn has no role or no content.", "某一轮缺少角色或内容。"),
     "unsupported_message_key": Check(
-        "A key of a turn that changes what is trained (tool_calls, loss, weight) is not handled.",
-        "某一轮含有暂不支持的键（tool_calls、loss 等）。",
+        "A key of a turn that changes what is trained (loss, weight, images) is not handled.",
+        "某一轮含有暂不支持的键（loss、weight、图片等）。",
     ),
     # structure and content
     "no_messages": Check("There are no turns.", "没有任何对话轮次。"),
@@ -126,13 +153,15 @@ CHECKS: dict[str, Check] = {
         "A think block is not the one at the start of its answer.", "思考块不在答案开头或多于一个。"
     ),
     "unknown_role": Check("A turn's role is not known.", "未知的角色。"),
-    "tool_role": Check("Tool turns are not handled.", "暂不支持工具角色。"),
     "system_not_first": Check("A system turn stands after the first turn.", "system 不在最前。"),
     "first_turn_not_user": Check(
         "The dialogue does not begin with a question.", "对话不以用户开始。", ("reject", "drop")
     ),
     "two_turns_in_a_row": Check(
         "One side speaks twice in a row.", "同一方连续发言。", ("reject", "merge")
+    ),
+    "tool_order": Check(
+        "Tool calls and tool responses do not follow each other.", "工具调用与工具返回的顺序不对。"
     ),
     "last_turn_not_assistant": Check(
         "The dialogue does not end with an answer.", "对话不以回答结束。", ("drop", "reject")
@@ -181,6 +210,11 @@ CHECKS: dict[str, Check] = {
     ),
     "rejected_other_prompt": Check(
         "The rejected answer belongs to another prompt.", "拒绝答案对应的提问不同。"
+    ),
+    "tool_turns_in_pair": Check(
+        "Tool turns stand between the last question and the two answers: ms-swift would leave them "
+        "out of the rejected one.",
+        "最后一问与两个答案之间有工具轮次，ms-swift 会在拒绝答案中丢掉它们。",
     ),
     "no_label": Check("There is no label that says yes or no.", "缺少真/假标签。"),
     "broken_label": Check("The label is neither yes nor no.", "标签既不是真也不是假。"),
@@ -272,6 +306,27 @@ CHANGES: dict[str, Label] = {
         "Keys of a turn other than role and content were left out.", "去掉了轮次中的多余键。"
     ),
     "chatml_parsed": Label("ChatML text was parsed into turns.", "将 ChatML 文本拆成了对话。"),
+    "reasoning_joined": Label(
+        "A reasoning given apart was put into the answer's think block.",
+        "将单独给出的推理放入了答案的思考块。",
+    ),
+    "tool_calls_rewritten": Label(
+        "Tool calls were brought into ms-swift's form.", "将工具调用改写为 ms-swift 的格式。"
+    ),
+    "label_read": Label(
+        "A label in another spelling was read as true or false.", "将其他写法的标签读作真或假。"
+    ),
+    "answer_to_solution": Label(
+        "The answer became the `solution` that rewards compare with.",
+        "将答案作为奖励函数所用的 solution。",
+    ),
+    "answer_dropped": Label(
+        "An answer beside a `solution` was left out: grpo trains on the prompt.",
+        "已有 solution，去掉了多余的答案（grpo 只用提问）。",
+    ),
+    "solution_made_text": Label(
+        "A solution that was no text was written as text.", "将非文本的 solution 写成了文本。"
+    ),
     "last_turn_dropped": Label(
         "A question without an answer at the end was left out.", "去掉了结尾无回答的提问。"
     ),
@@ -280,6 +335,10 @@ CHANGES: dict[str, Label] = {
     ),
     "turns_merged": Label("Turns of one side in a row were merged.", "合并了同一方的连续发言。"),
     "spaces_joined": Label("Spaces between Chinese words were removed.", "去除了中文词间空格。"),
+    "end_token_dropped": Label(
+        "An end token at the end of a turn was left out: the template puts its own.",
+        "去掉了结尾的终止符（模板会自行添加）。",
+    ),
     "control_tokens_neutralised": Label(
         "Control tokens in the text were turned into plain text.", "将正文中的控制符改为普通文本。"
     ),

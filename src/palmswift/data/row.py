@@ -71,7 +71,8 @@ class TrainingRow:
     """A row in canonical form, as ms-swift reads it.
 
     sft, dpo and kto: system first or absent, then user and assistant in turns (with tool calls and
-    their responses between), an answer last. pt: one assistant message. grpo: a user turn last.
+    their responses between), an answer or a tool call last. pt: one assistant message. grpo: a user
+    turn last.
     """
 
     place: Place
@@ -119,7 +120,12 @@ class TrainingRow:
 
 
 def _digest(document: Any) -> bytes:
-    return hashlib.blake2b(msgspec.json.encode(document), digest_size=16).digest()
+    try:
+        encoded = msgspec.json.encode(document)
+    except OverflowError:
+        # msgspec has no integers beyond 64 bits.
+        encoded = json.dumps(document).encode()
+    return hashlib.blake2b(encoded, digest_size=16).digest()
 
 
 def texts(messages: Sequence[Message]) -> list[str]:
