@@ -256,6 +256,11 @@ CHECKS: dict[str, Check] = {
         "验证行同时出现在训练集中。",
         ("reject", "keep"),
     ),
+    "mixed_types": Check(
+        "A column for reward functions holds another type of value than in most rows: ms-swift "
+        "could not load the file.",
+        "奖励函数用的列在该行中的类型与多数行不同，ms-swift 会无法加载文件。",
+    ),
     "near_duplicate": Check(
         "Nearly the same conversation stands earlier.", "与前面的对话几乎相同。", ("keep", "reject")
     ),
@@ -353,6 +358,10 @@ CHANGES: dict[str, Label] = {
     "older_turns_dropped": Label(
         "The oldest turns were left out so that the row fits max_length.",
         "去掉最早的轮次以满足 max_length。",
+    ),
+    "repeated_part_dropped": Label(
+        "A part of a divided row that also stands elsewhere was left out.",
+        "拆分后与其他行重复的部分被去掉。",
     ),
     "split_at_turns": Label(
         "The row was split at a turn into rows that fit max_length.",
