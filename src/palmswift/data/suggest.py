@@ -217,8 +217,8 @@ def _conflicts(report: DataReport) -> Suggestion | None:
     return Suggestion(
         code="conflicting_answers",
         en=f"{count:,} question{'s' * (count > 1)} stand{'s' * (count == 1)} with more than one "
-        "answer: look whether they contradict each other, or leave the later ones out.",
-        zh=f"{count} 个问题有多个答案：请检查是否矛盾，或只保留第一个。",
+        "answer: look which one is right, or leave all of them out.",
+        zh=f"{count} 个问题有多个答案：请核对哪个正确，或全部剔除。",
         flags=["--rule", "conflicting_answers=reject"],
     )
 
