@@ -1,0 +1,95 @@
+"""How far long work over data has come: a bar on a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+_LINE_EVERY = 10.0
+"""Seconds between two lines where there is no terminal."""
+
+
+class Progress(Protocol):
+    """Is told of steps that take time, one after the other."""
+
+    def begin(self, what: str, total: int = 0) -> None:
+        """A step begins; `total` is what `at` will come to, 0 where that is not known."""
+
+    def at(self, done: int) -> None:
+        """So much of the total is done; called as often as is convenient."""
+
+    def end(self) -> None:
+        """Nothing more will be told."""
+
+
+class Silence:
+    """Tells nobody."""
+
+    def begin(self, what: str, total: int = 0) -> None:
+        """Nothing."""
+
+    def at(self, done: int) -> None:
+        """Nothing."""
+
+    def end(self) -> None:
+        """Nothing."""
+
+
+class Lines:
+    """A line on stderr when a step begins, and every ten seconds while it lasts."""
+
+    def __init__(self) -> None:
+        self._what, self._total, self._told = "", 0, 0.0
+
+    def begin(self, what: str, total: int = 0) -> None:
+        """Tell what begins."""
+        self._what, self._total, self._told = what, total, time.monotonic()
+        print(what, file=sys.stderr, flush=True)
+
+    def at(self, done: int) -> None:
+        """Tell how far it is, unless that was told a moment ago."""
+        now = time.monotonic()
+        if self._total and now - self._told >= _LINE_EVERY:
+            self._told = now
+            share = min(100, 100 * done // self._total)
+            print(f"{self._what}: {share} %", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Nothing: every line stands by itself."""
+
+
+class Bar:
+    """A bar on the terminal, with the time that is left."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._task = bars.add_task("", total=None, visible=False)
+
+    def begin(self, what: str, total: int = 0) -> None:
+        """Start the bar anew."""
+        self._bars.start()
+        self._bars.reset(self._task, total=total or None, description=what, visible=True)
+
+    def at(self, done: int) -> None:
+        """Move the bar."""
+        self._bars.update(self._task, completed=done)
+
+    def end(self) -> None:
+        """Take the bar away."""
+        self._bars.stop()
+
+
+def for_terminal() -> Progress:
+    """A bar when stderr is a terminal, lines otherwise."""
+    if not sys.stderr.isatty():
+        return Lines()
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), Remaining())
+    return Bar(Progress(*columns, console=Console(stderr=True), transient=True))
