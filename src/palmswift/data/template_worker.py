@@ -1,122 +1,78 @@
-"""The child process that asks ms-swift's template: `python -m palmswift.data.template_worker SPEC`.
+"""The child process that asks ms-swift's template: `python -m palmswift.data.template_worker DIR`.
 
 It loads config and tokenizer, never weights, and needs no GPU.
 """
 
 from __future__ import annotations
 
-import inspect
-import re
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import swift
-import torch
-from swift.arguments import BaseArguments
-from swift.arguments.base_args.data_args import DataArguments
-from swift.arguments.base_args.generation_args import GenerationArguments
-from swift.arguments.base_args.quant_args import QuantizeArguments
-from swift.dataset import RowPreprocessor
-from swift.dataset.preprocessor import MessagesPreprocessor
 
-from palmswift.data.template import TemplateFacts, Verdict, WorkerSpec
-from palmswift.files import read_jsonl, write_jsonl, write_text
-from palmswift.recipes.recipe import SwiftValue
+from palmswift.data.real_template import RealTemplate, template_arguments
+from palmswift.data.template import TemplateFacts, WorkerSpec
+from palmswift.data.template_wire import ChunkFolder
+from palmswift.data.verdict import Verdict, verdict_on
+from palmswift.files import write_json, write_text
 
-_OF_THE_RUN = {"packing", "padding_free", "lazy_tokenize", "sequence_parallel_size"}
-_OF_THE_RUN |= {"attn_impl", "experts_impl", "device_map", "max_memory", "ddp_timeout"}
-"""Arguments that ask for hardware or for weights and leave a row's tokens as they are."""
-
-_LENGTH = re.compile(r"length of row\((\d+)\)")
-
-
-def template_arguments(given: dict[str, SwiftValue]) -> BaseArguments:
-    """ms-swift's arguments as `swift sft` would resolve them for this recipe.
-
-    `BaseArguments` turns `truncation_strategy delete` into an error a row, appends
-    `+ignore_empty_think` to the loss scale of hybrid thinking models, and reads `max_length` from
-    the model when the recipe has none (swift/arguments/base_args).
-    """
-    known = {field.name for field in fields(BaseArguments)} - _OF_THE_RUN
-    for group in (DataArguments, QuantizeArguments, GenerationArguments):
-        known -= {field.name for field in fields(group)}
-    chosen: dict[str, Any] = {name: value for name, value in given.items() if name in known}
-    # As in SftArguments: training does not take settings over from a checkpoint's args.json.
-    chosen.setdefault("load_args", False)
-    return BaseArguments(**chosen)
+_POLL_SECONDS = 0.02
 
 
 class Examiner:
-    """ms-swift's template in training mode, asked about one row after the other."""
+    """Gives the verdict on each row, by the recipe's template and the policy for long rows."""
 
-    def __init__(self, arguments: BaseArguments) -> None:
-        _, processor = arguments.get_model_processor(load_model=False)
-        self._template = arguments.get_template(processor)
-        self._template.set_mode("train")
-        self._preprocess = MessagesPreprocessor().preprocess
-        # The method is wrapped to try each bad row three times (swift/template/base.py).
-        self._encode: Callable[..., Any] = inspect.unwrap(type(self._template).encode)
-        tokenizer = self._template.tokenizer
-        added = tokenizer.added_tokens_decoder.values()
-        self._control_tokens = sorted(
-            {token.content for token in added if token.special} | set(tokenizer.all_special_tokens)
-        )
-        self._eos = self._template.template_meta.stop_token_id
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._arguments = template_arguments(spec.template)
+        self._real = RealTemplate(self._arguments, spec.kind)
 
-    def verdict(self, index: int, row: dict[str, Any]) -> Verdict:
-        """What the row trains on, or the error that would make ms-swift drop it."""
-        texts = [message["content"] for message in row["messages"]]
-        control = next((t for t in self._control_tokens if any(t in text for text in texts)), None)
-        try:
-            prepared = self._preprocess(row)
-            RowPreprocessor._check_messages(prepared)
-            with torch.inference_mode():
-                encoded = self._encode(self._template, prepared, return_length=True)
-        except Exception as error:  # noqa: BLE001  # whatever ms-swift raises, it drops the row
-            length = _LENGTH.search(str(error))
-            return Verdict(
-                index=index,
-                n_tokens=int(length.group(1)) if length else 0,
-                control_token=control,
-                error=type(error).__name__,
-                detail=str(error)[:300],
-            )
-        labels = encoded["labels"]
-        supervised = [label for label in labels if label != -100]
-        text = self._template.tokenizer.decode(supervised, skip_special_tokens=True)
-        return Verdict(
-            index=index,
-            n_tokens=len(encoded["input_ids"]),
-            n_supervised=len(supervised),
-            has_text=bool(text.strip()),
-            # The suffix is the stop token and, in ChatML, a line break after it.
-            ends_with_eos=self._eos in labels[-2:],
-            control_token=control,
+    @property
+    def facts(self) -> TemplateFacts:
+        """The settings, and how the rows were counted so far."""
+        return TemplateFacts(
+            template=self._arguments.template,
+            max_length=self._arguments.max_length,
+            truncation_strategy=self._arguments.truncation_strategy,
+            loss_scale=self._arguments.loss_scale,
+            swift_version=swift.__version__,
         )
 
-    def verdicts(self, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """The verdict on each row, in order, as JSON objects."""
-        for index, row in enumerate(rows):
-            yield self.verdict(index, row).model_dump()
+    def verdicts(self, rows: Sequence[dict[str, Any]]) -> list[Verdict]:
+        """The verdict on each row, in order."""
+        limit = self._arguments.max_length
+        return [verdict_on(self._real.measure(row), self._spec.kind, limit) for row in rows]
+
+
+def _chunks(folder: ChunkFolder) -> Iterator[list[dict[str, Any]]]:
+    """The chunks as they come; SystemExit when the process that would send them is gone."""
+    parent = os.getppid()
+    number = 0
+    while number != folder.end:
+        rows = folder.rows(number)
+        if rows is not None:
+            yield rows
+            number += 1
+        elif os.getppid() != parent:
+            raise SystemExit("the process that asked is gone")
+        else:
+            time.sleep(_POLL_SECONDS)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Answer for every row that SPEC.json names; verdicts and facts become files."""
-    (spec_file,) = argv
-    spec = WorkerSpec.model_validate_json(Path(spec_file).read_text(encoding="utf-8"))
-    arguments = template_arguments(spec.template.arguments)
-    write_jsonl(spec.verdicts, Examiner(arguments).verdicts(read_jsonl(spec.rows)))
-    facts = TemplateFacts(
-        template=arguments.template,
-        max_length=arguments.max_length,
-        truncation_strategy=arguments.truncation_strategy,
-        loss_scale=arguments.loss_scale,
-        swift_version=swift.__version__,
-    )
-    write_text(spec.facts, facts.model_dump_json())
+    """Answer every chunk that is put into DIR, then write facts and samples."""
+    (name,) = argv
+    folder = ChunkFolder(Path(name))
+    spec = WorkerSpec.model_validate_json(folder.spec.read_bytes())
+    examiner = Examiner(spec)
+    for number, rows in enumerate(_chunks(folder)):
+        folder.put_answer(number, examiner.verdicts(rows))
+    write_json(folder.samples, [])
+    write_text(folder.facts, examiner.facts.model_dump_json())
     return 0
 
 
