@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from palmswift.data.policy import Policy
 from palmswift.data.template import TemplateSpec
-from palmswift.errors import InputError, Problem
+from palmswift.errors import ChildError, InputError, Problem
 from palmswift.recipes.recipe import DataSettings, Recipe, SwiftValue
 
 
@@ -30,9 +33,9 @@ def add_row_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
+def add_recipe_flags(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """`--recipe`, `--set` and `--model`: whose template is asked."""
-    parser.add_argument("--recipe", required=True, help="whose template and max_length decide")
+    parser.add_argument("--recipe", required=required, help="whose template and max_length decide")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe key"
     )
@@ -61,6 +64,20 @@ def _pairs(words: Sequence[str], flag: str, remedy: str) -> dict[str, str]:
     if problems:
         raise InputError("the flags cannot be used", problems)
     return {name: value for name, _, value in pairs}
+
+
+@contextmanager
+def template_log() -> Iterator[Path]:
+    """A file for what the template's child prints; it stays only if the child fails."""
+    folder = Path(tempfile.mkdtemp(prefix="palmswift-template-"))
+    try:
+        yield folder / "template.log"
+    except ChildError:
+        raise
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    shutil.rmtree(folder)
 
 
 def template_of(recipe: Recipe, model: str | None, log: Path) -> TemplateSpec:

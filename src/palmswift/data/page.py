@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -49,7 +49,7 @@ def write_page(path: Path, report: DataReport) -> None:
     write_text(path, render("report.html.j2", _title(report), **_report_context(report)))
 
 
-def write_samples(path: Path, title: str, samples: list[SampleRow]) -> None:
+def write_samples(path: Path, title: str, samples: Sequence[SampleRow]) -> None:
     """Write a page of nothing but sample rows to `path` atomically."""
     write_text(path, render("samples.html.j2", title, samples=samples))
 
@@ -111,11 +111,17 @@ def _template(name: str) -> Template:
     return environment.get_template(name)
 
 
+def shortened(text: str) -> str:
+    """Both ends of a very long text, with the number of characters between them."""
+    if len(text) <= _LONGEST:
+        return text
+    head, tail = text[: _LONGEST // 3 * 2], text[-_LONGEST // 3 :]
+    return f"{head} … ({len(text) - len(head) - len(tail):,}) … {tail}"
+
+
 def pieces(text: str) -> Iterator[Piece]:
     """The text with its control tokens and line breaks apart; of a long one, both ends."""
-    if len(text) > _LONGEST:
-        head, tail = text[: _LONGEST // 3 * 2], text[-_LONGEST // 3 :]
-        text = f"{head} … ({len(text) - len(head) - len(tail):,}) … {tail}"
+    text = shortened(text)
     begin = 0
     for match in _PIECES.finditer(text):
         if match.start() > begin:

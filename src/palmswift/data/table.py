@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from palmswift.data.policy import CHANGES
-from palmswift.data.report import CodeReport, DataReport, TokenReport
+from palmswift.data.report import CodeReport, DataReport, Spread
 from palmswift.data.row import printable
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def summary_table(report: DataReport) -> Group:
     if report.changes:
         parts.append(_changes(report))
     if report.tokens:
-        parts.append(_tokens(report.tokens))
+        spreads = [("all", report.tokens.tokens), ("trained on", report.tokens.supervised)]
+        parts.append(spread_table("tokens a row", spreads))
     if report.suggestions:
         parts.append(_suggestions(report))
     return Group(*parts)
@@ -81,13 +83,14 @@ def _changes(report: DataReport) -> Table:
     return table
 
 
-def _tokens(tokens: TokenReport) -> Table:
+def spread_table(title: str, spreads: Sequence[tuple[str, Spread]]) -> Table:
+    """A line for each spread, under the names of its percentiles."""
     table = _table()
-    table.add_column("tokens a row")
+    table.add_column(title)
     names = ("min", "median", "p90", "p95", "p99", "max", "total")
     for name in names:
         table.add_column(name, justify="right")
-    for label, spread in (("all", tokens.tokens), ("trained on", tokens.supervised)):
+    for label, spread in spreads:
         table.add_row(label, *(f"{getattr(spread, name):,}" for name in names))
     return table
 
