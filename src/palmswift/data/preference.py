@@ -1,0 +1,77 @@
+"""The two dialogues of a preference pair, in each of the forms that dpo data comes in."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from palmswift.data import tools
+from palmswift.data.columns import Columns
+from palmswift.data.policy import Notes
+from palmswift.data.row import RowError
+from palmswift.data.turns import Turn, answer, is_messages, role_of
+
+
+class Pair(NamedTuple):
+    """Two dialogues with the same question; the last turn of each is its answer."""
+
+    chosen: list[Turn]
+    rejected: list[Turn]
+
+
+def pair(row: Columns, turns: list[Turn], notes: Notes) -> Pair:
+    """Both dialogues of a row whose own turns are its prompt, with the preferred answer or without.
+
+    Either answer may be text, a message, a list of messages, or the whole dialogue.
+    RowError: one is missing, or it cannot be told which prompt they answer.
+    """
+    if not row.filled("rejected"):
+        raise RowError("no_rejected_answer", "the row has one answer: it is for sft")
+    rejected = _turns(row.one("rejected"), notes)
+    if row.find("chosen"):
+        if not row.filled("chosen"):
+            raise RowError("no_answer", "the chosen answer is blank")
+        chosen = _turns(row.one("chosen"), notes)
+        prompt = _without_answer(turns, chosen)
+    else:
+        last = len(turns) - 1
+        while last > 0 and role_of(turns[last - 1]) in ("tool_call", "tool_response"):
+            last -= 1
+        if not turns or role_of(turns[-1]) not in ("assistant", "tool_call"):
+            raise RowError("no_answer", "the row has no preferred answer")
+        prompt, chosen = turns[:last], turns[last:]
+    chosen = _dialogue(prompt, chosen)
+    return Pair(chosen, _dialogue(prompt or chosen[:-1], rejected))
+
+
+def _turns(value: Any, notes: Notes) -> list[Turn]:
+    if isinstance(value, str) and is_messages(parsed := tools.parse(value)):
+        # A cell of a CSV file that holds a list.
+        value = parsed
+    return answer(value, notes)
+
+
+def _without_answer(turns: list[Turn], chosen: list[Turn]) -> list[Turn]:
+    """The prompt alone where the row's dialogue also holds the chosen answer."""
+    if not turns or role_of(turns[-1]) != "assistant":
+        return turns
+    if chosen[-1].content != turns[-1].content:
+        raise RowError("ambiguous_columns", "the dialogue's answer and the chosen one differ")
+    return turns[:-1]
+
+
+def _dialogue(prompt: list[Turn], completion: list[Turn]) -> list[Turn]:
+    """The whole dialogue; a completion that holds questions is one already."""
+    asked = _questions(completion)
+    if not asked:
+        if not prompt:
+            raise RowError("no_question", "chosen and rejected are answers without a prompt")
+        return [*prompt, *completion]
+    if any(question not in asked for question in _questions(prompt)):
+        raise RowError("rejected_other_prompt", "a question of the prompt is not in the dialogue")
+    system = prompt[:1] if prompt and role_of(prompt[0]) == "system" else []
+    return completion if role_of(completion[0]) == "system" else [*system, *completion]
+
+
+def _questions(turns: list[Turn]) -> list[Any]:
+    contents = [turn.content for turn in turns if role_of(turn) == "user"]
+    return [content.strip() if isinstance(content, str) else content for content in contents]
