@@ -67,6 +67,7 @@ class Relations:
         self._index = index
         self._alive = alive
         self._policy = policy
+        self._cluster = np.arange(len(index))
         self._found = {code: np.full(len(index), -1, np.int64) for code in CODES}
         self._median = 0
         self._mixed: dict[int, str] = {}
@@ -104,7 +105,8 @@ class Relations:
         question = self._index.question[rows]
         order = np.argsort(question, kind="stable")
         same = (question[order[1:]] == question[order[:-1]]) & (question[order[1:]] != 0)
-        return connected(self._cluster, order[:-1][same], order[1:][same])
+        _, first, number = np.unique(self._cluster[rows], return_index=True, return_inverse=True)
+        return connected(first[number], order[:-1][same], order[1:][same])
 
     def _reject(self, code: str) -> bool:
         """Whether rows that are alive are rejected for the finding."""
@@ -144,32 +146,16 @@ class Relations:
             rows = np.flatnonzero(self._alive)
             whole = len(rows) == len(index)
             sketch = index.sketches if whole else index.sketches[rows]
-            self._cluster = clusters(sketch, index.digest[rows])
-            counts = counts or self._near_counts(rows, sketch)
-            first = rows[self._cluster]
+            cluster = clusters(sketch, index.digest[rows])
+            counts = counts or _near_counts(rows, cluster, sketch)
+            first = rows[cluster]
+            self._cluster[rows] = first
             in_train = index.in_val[rows] & ~index.in_val[first]
             for code, chosen in (("near_in_train", in_train), ("near_duplicate", ~in_train)):
                 later = (first != rows) & chosen
                 self._found[code][rows] = np.where(later, first, -1)
             if not (self._reject("near_in_train") | self._reject("near_duplicate")):
                 return counts
-
-    def _near_counts(self, rows: Integers, sketch: NDArray[np.uint16]) -> NearCounts | None:
-        import numpy as np
-
-        sizes = np.bincount(self._cluster, minlength=len(rows))
-        firsts = np.flatnonzero(sizes > 1)
-        if not len(firsts):
-            return None
-        largest = firsts[np.argsort(-sizes[firsts], kind="stable")][:EXAMPLES]
-        # the second of a cluster: the first row that is in it and does not begin it
-        seconds = np.array(
-            [np.flatnonzero(self._cluster == first)[1] for first in largest], np.int64
-        )
-        agreeing = agreement(sketch, largest, seconds) / VALUES
-        pairs = zip(rows[largest].tolist(), rows[seconds].tolist(), agreeing.tolist(), strict=True)
-        counted = int(sizes[firsts].sum())
-        return NearCounts(len(firsts), counted, int(sizes[largest[0]]), list(pairs))
 
     def _find_conflicts(self) -> ConflictCounts | None:
         import numpy as np
@@ -211,3 +197,21 @@ class Relations:
             self._found["unusual_length"][rows] = np.where(unusual, rows, -1)
             if not self._reject("unusual_length"):
                 return
+
+
+def _near_counts(
+    rows: Integers, cluster: Integers, sketch: NDArray[np.uint16]
+) -> NearCounts | None:
+    import numpy as np
+
+    sizes = np.bincount(cluster, minlength=len(rows))
+    firsts = np.flatnonzero(sizes > 1)
+    if not len(firsts):
+        return None
+    largest = firsts[np.argsort(-sizes[firsts], kind="stable")][:EXAMPLES]
+    # the second of a cluster: the first row that is in it and does not begin it
+    seconds = np.array([np.flatnonzero(cluster == first)[1] for first in largest], np.int64)
+    agreeing = agreement(sketch, largest, seconds) / VALUES
+    pairs = zip(rows[largest].tolist(), rows[seconds].tolist(), agreeing.tolist(), strict=True)
+    counted = int(sizes[firsts].sum())
+    return NearCounts(len(firsts), counted, int(sizes[largest[0]]), list(pairs))

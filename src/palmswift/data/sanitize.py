@@ -107,7 +107,7 @@ def _check_files(files: Sequence[tuple[DataFile, Use]], out: Path) -> None:
     names = [file.source for file, _ in files]
     for name in sorted({name for name in names if names.count(name) > 1}):
         problems.append(Problem("the file is given twice", name, "give it once"))
-    given = {path.resolve() for file, _ in files for path in file.paths}
+    given = {file.path.resolve() for file, _ in files}
     for path in sorted(given & {(out / name).resolve() for name in _RESULTS}):
         remedy = "choose another folder for the results"
         problems.append(Problem("the result would overwrite its input", str(path), remedy))
