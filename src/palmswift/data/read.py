@@ -125,6 +125,12 @@ def open_files(paths: Iterable[Path | str]) -> list[DataFile]:
     return files
 
 
+def read_rows(path: Path) -> Rows:
+    """The rows of one file (or folder) that is read for its rows alone; InputError as above."""
+    for file in open_files([path]):
+        yield from file.rows()
+
+
 def source_of(path: Path, sheet: str = "") -> str:
     """How a file, or a sheet of it, is called in reports: as a user would type it here."""
     name = f"{shown(path)}#{sheet}" if sheet else shown(path)
