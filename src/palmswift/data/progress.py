@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
+    from palmswift.data.read import DataFile
+    from palmswift.data.row import Rejection, SourceRow
+
 _LINE_EVERY = 10.0
 """Seconds between two lines where there is no terminal."""
+
+_TOLD_EVERY = 1024
+"""Rows."""
 
 
 class Progress(Protocol):
@@ -93,3 +100,16 @@ def for_terminal() -> Progress:
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), Remaining())
     return Bar(Progress(*columns, console=Console(stderr=True), transient=True))
+
+
+def rows_of(files: Sequence[DataFile], progress: Progress) -> Iterator[SourceRow | Rejection]:
+    """The rows of all files, telling how much of them has been read."""
+    progress.begin("reading", sum(file.size for file in files))
+    before = 0
+    for file in files:
+        for number, row in enumerate(file.rows()):
+            if number % _TOLD_EVERY == 0:
+                progress.at(before + file.position)
+            yield row
+        before += file.size
+    progress.end()
