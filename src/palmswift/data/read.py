@@ -64,6 +64,8 @@ class DataFile:
         notes: Sequence[str] = (),
     ) -> None:
         """`read` gives the rows; it moves the meter, and adds to the list what it left out."""
+        self.path = path
+        """On the disk; that of the workbook for a sheet."""
         self.source = source_of(path, sheet)
         self.format: Format = form
         self.size = path.stat().st_size
