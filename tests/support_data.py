@@ -48,7 +48,8 @@ class CharacterJudge:
     ) -> None:
         self._over_length = over_length
         self._samples = samples
-        self._rows: list[dict[str, Any]] = []
+        self._verdicts = Verdicts()
+        self._first: list[dict[str, Any]] = []
 
     def __enter__(self) -> CharacterJudge:
         return self
@@ -62,8 +63,9 @@ class CharacterJudge:
         """Nothing was started."""
 
     def submit(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Take note of the rows."""
-        self._rows += rows
+        """Count the characters of the rows."""
+        self._verdicts.extend(map(self._verdict, rows))
+        self._first += rows[: self._samples - len(self._first)]
 
     def finish(self, progress: Callable[[int, int], None] | None = None) -> Judgement:
         """The verdicts on all rows."""
@@ -76,10 +78,10 @@ class CharacterJudge:
         )
         samples = [
             SampleRow(index=index, spans=[Span(text=text, n_tokens=len(text), trained=True)])
-            for index, row in enumerate(self._rows[: self._samples])
+            for index, row in enumerate(self._first)
             if (text := row["messages"][-1]["content"])
         ]
-        return Judgement(facts, Verdicts(map(self._verdict, self._rows)), samples)
+        return Judgement(facts, self._verdicts, samples)
 
     def _verdict(self, row: dict[str, Any]) -> Verdict:
         lengths = [len(message["content"]) for message in row["messages"]]

@@ -35,8 +35,8 @@ from palmswift.data.writer import RowWriter
 from palmswift.errors import GateError, InputError, Problem
 from palmswift.recipes.recipe import DataSettings
 
-_CHUNK = 128
-"""Rows that are handed to the template at once."""
+_CHUNK, _CHUNK_BYTES = 128, 1 << 20
+"""Rows that are handed to the template at once, and bytes of JSON, whichever comes first."""
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -119,6 +119,7 @@ class _Intake:
         self._seen: dict[bytes, int] = {}
         self._read: Counter[Use] = Counter()
         self._chunk: list[dict[str, Any]] = []
+        self._chunk_bytes = 0
         over_length = self._policy.action("over_length")
         self._template = TemplateJudge(template, kind, over_length=over_length, log=log)
         self._judge: TemplateJudge | None = None
@@ -164,7 +165,8 @@ class _Intake:
             findings |= {code}
         self._index.add(file, row, digest)
         self._chunk.append(document)
-        if len(self._chunk) == _CHUNK:
+        self._chunk_bytes += len(line)
+        if len(self._chunk) == _CHUNK or self._chunk_bytes >= _CHUNK_BYTES:
             self._submit()
         read = None if _says_the_same(row, document) else row.source
         return Candidate(line, row.shape, tuple(row.changes), tuple(findings), read)
@@ -176,7 +178,7 @@ class _Intake:
         if self._judge is None:
             self._judge = self._stack.enter_context(self._template)
         self._judge.submit(self._chunk)
-        self._chunk = []
+        self._chunk, self._chunk_bytes = [], 0
 
     def outcome(self, progress: Progress) -> Outcome:
         """Wait for the template, then decide on every row."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from palmswift.data.checks import date_columns
-from palmswift.data.near import VALUES, sketches
+from palmswift.data.near import LONGEST, VALUES, sketches
 from palmswift.data.report import Use
 from palmswift.data.row import Kind, Place, TrainingRow
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from palmswift.data.near import Sketches
 
-_SKETCHED_AT_ONCE = 128
+_ROWS_AT_ONCE, _CHARACTERS_AT_ONCE = 128, 1 << 18
+"""Rows that are sketched together, which takes some 60 bytes a character meanwhile."""
+
 _MOST_COLUMNS = 32
 
 
@@ -37,6 +39,7 @@ class RowIndex:
         self._dated, self._undated, self._types = array("I"), array("I"), array("I")
         self._sketches = array("H")
         self._texts: list[str] = []
+        self._waiting = 0
         self._columns: dict[str, int] = {}
         self.type_sets: dict[frozenset[tuple[str, str]], int] = {}
         """Each set of (path, type) that the extra columns of a row make up, to its number."""
@@ -59,7 +62,8 @@ class RowIndex:
         if row.rejected_response is not None:
             texts.append(row.rejected_response)
         self._texts.append("\n".join(texts))
-        if len(self._texts) == _SKETCHED_AT_ONCE:
+        self._waiting += min(len(self._texts[-1]), LONGEST)
+        if len(self._texts) == _ROWS_AT_ONCE or self._waiting >= _CHARACTERS_AT_ONCE:
             self._sketch()
 
     def close(self) -> None:
@@ -70,6 +74,7 @@ class RowIndex:
         if self._texts:
             self._sketches.frombytes(sketches(self._texts).tobytes())
             self._texts.clear()
+            self._waiting = 0
 
     def _note_columns(self, row: TrainingRow) -> None:
         """Which columns hold only dates in the row, and what the extra ones hold."""
