@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from palmswift.data.read import DataFile
     from palmswift.data.row import Rejection, SourceRow
 
-_LINE_EVERY = 10.0
-"""Seconds between two lines where there is no terminal."""
+_FIRST_LINE, _LINE_EVERY = 2.0, 15.0
+"""Seconds to the first line of a step, and between its lines, where there is no terminal."""
 
 _TOLD_EVERY = 1024
 """Rows."""
@@ -47,23 +47,24 @@ class Silence:
 
 
 class Lines:
-    """A line on stderr when a step begins, and every ten seconds while it lasts."""
+    """Lines on stderr about a step that takes more than a moment."""
 
-    def __init__(self) -> None:
-        self._what, self._total, self._told = "", 0, 0.0
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives seconds that never go back."""
+        self._clock = clock
+        self._what, self._total, self._due = "", 0, 0.0
 
     def begin(self, what: str, total: int = 0) -> None:
-        """Tell what begins."""
-        self._what, self._total, self._told = what, total, time.monotonic()
-        print(what, file=sys.stderr, flush=True)
+        """Note what begins."""
+        self._what, self._total, self._due = what, total, self._clock() + _FIRST_LINE
 
     def at(self, done: int) -> None:
-        """Tell how far it is, unless that was told a moment ago."""
-        now = time.monotonic()
-        if self._total and now - self._told >= _LINE_EVERY:
-            self._told = now
-            share = min(100, 100 * done // self._total)
-            print(f"{self._what}: {share} %", file=sys.stderr, flush=True)
+        """Tell how far it is, when it is time to."""
+        now = self._clock()
+        if now >= self._due:
+            self._due = now + _LINE_EVERY
+            share = f": {min(100, 100 * done // self._total)} %" if self._total else " …"
+            print(f"{self._what}{share}", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Nothing: every line stands by itself."""
