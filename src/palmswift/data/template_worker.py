@@ -6,30 +6,57 @@ It loads config and tokenizer, never weights, and needs no GPU.
 from __future__ import annotations
 
 import os
+import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import swift
 
+from palmswift.data.batch_template import BatchTemplate, Counted
 from palmswift.data.real_template import RealTemplate, template_arguments
+from palmswift.data.sample import SampleRow
 from palmswift.data.template import TemplateFacts, WorkerSpec
+from palmswift.data.template_samples import Reservoir, spans
 from palmswift.data.template_wire import ChunkFolder
-from palmswift.data.verdict import Verdict, verdict_on
+from palmswift.data.turns import TooLong, fit, part_of
+from palmswift.data.verdict import Measured, Part, Verdict, too_long, verdict_on
 from palmswift.files import write_json, write_text
 
 _POLL_SECONDS = 0.02
+
+_CHECKED = 1 / 1000
+"""Of the rows counted in batches, how many are encoded by the template as well; and the first of
+each form."""
+
+Row = dict[str, Any]
 
 
 class Examiner:
     """Gives the verdict on each row, by the recipe's template and the policy for long rows."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        self._spec = spec
+        self._kind = spec.kind
+        self._policy = spec.over_length
+        if spec.kind == "pt":  # it has no turns
+            self._policy = "reject"
+        elif spec.over_length == "split" and spec.kind != "sft":
+            # A part of a preference pair or of a rated dialogue would have lost its rating.
+            self._policy = "truncate"
         self._arguments = template_arguments(spec.template)
         self._real = RealTemplate(self._arguments, spec.kind)
+        self._why_not = self._real.why_not_batched if spec.batched else "it was not asked for"
+        self._batch = None if self._why_not else BatchTemplate(self._real, spec.kind)
+        self._random = random.Random(0)
+        self._batched = self._checked = 0
+
+    @property
+    def batched(self) -> bool:
+        """Whether rows are counted in batches where that is allowed."""
+        return self._batch is not None
 
     @property
     def facts(self) -> TemplateFacts:
@@ -40,15 +67,87 @@ class Examiner:
             truncation_strategy=self._arguments.truncation_strategy,
             loss_scale=self._arguments.loss_scale,
             swift_version=swift.__version__,
+            batched_rows=self._batched,
+            checked_rows=self._checked,
+            not_batched=self._why_not,
         )
 
-    def verdicts(self, rows: Sequence[dict[str, Any]]) -> list[Verdict]:
+    def verdicts(self, rows: Sequence[Row]) -> list[Verdict]:
         """The verdict on each row, in order."""
         limit = self._arguments.max_length
-        return [verdict_on(self._real.measure(row), self._spec.kind, limit) for row in rows]
+        divides = self._policy != "reject" and limit is not None
+        # Whoever divides long rows has to know how long they are, whatever ms-swift does to them.
+        with self._real.unlimited() if divides else nullcontext():
+            measured = self.measure(rows)
+            return [
+                self._divided(row, limit)
+                if divides and limit is not None and one.longest > limit
+                else verdict_on(one, self._kind, limit)
+                for row, one in zip(rows, measured, strict=True)
+            ]
+
+    def measure(self, rows: Sequence[Row]) -> list[Measured]:
+        """Each row's tokens counted, in batches where that is allowed."""
+        counted = [None] * len(rows) if self._batch is None else self._batch.count(rows)
+        for row, one in zip(rows, counted, strict=True):
+            checked = one is not None and (one.first or self._random.random() < _CHECKED)
+            if one is not None and checked and not self._is_right(row, one):
+                return self.measure(rows)
+        self._batched += sum(one is not None for one in counted)
+        return [
+            self._real.measure(row) if one is None else one.measured
+            for row, one in zip(rows, counted, strict=True)
+        ]
+
+    def samples(self, rows: Sequence[tuple[int, Row]]) -> list[SampleRow]:
+        """The numbered rows as the model sees them; of a preference pair both answers."""
+        return [
+            SampleRow(
+                index=index,
+                side=sequence.side,
+                spans=spans(sequence.input_ids, sequence.labels, self._real.decode),
+            )
+            for index, row in rows
+            for sequence in self._real.sequences(row)
+        ]
+
+    def _is_right(self, row: Row, counted: Counted) -> bool:
+        """Whether the template gives the same tokens; if not, it alone is asked from now on."""
+        measured, ids = self._real.measure_with_ids(row)
+        self._checked += 1
+        same = measured._replace(detail="") == counted.measured and (
+            bool(measured.error) or ids == counted.ids
+        )
+        if not same:
+            self._why_not = "a row had other tokens in a batch than from Template.encode"
+            print(f"{self._why_not}: {row}\n{measured}\n{counted.measured}", file=sys.stderr)
+            self._batch = None
+            self._batched = self._checked = 0
+        return same
+
+    def _divided(self, row: Row, limit: int) -> Verdict:
+        if self._policy == "reject":
+            raise ValueError(self._policy)
+        fitted = fit(row, lambda part: self.measure([part])[0], limit, self._policy)
+        if isinstance(fitted, TooLong):
+            detail = too_long(fitted.n_tokens, limit)
+            if fitted.stop - fitted.start < len(row["messages"]) - 1:
+                detail = f"turns {fitted.start + 1} to {fitted.stop} alone: {detail}"
+            return Verdict(fitted.n_tokens, 0, "over_length", detail)
+        verdicts = [verdict_on(part.measured, self._kind, limit) for part in fitted]
+        bad = next((verdict for verdict in verdicts if verdict.code), None)
+        parts = [
+            Part(part.start, part.stop, verdict.n_tokens, verdict.n_supervised)
+            for part, verdict in zip(fitted, verdicts, strict=True)
+        ]
+        return bad or Verdict(
+            sum(part.n_tokens for part in parts),
+            sum(part.n_supervised for part in parts),
+            parts=tuple(parts),
+        )
 
 
-def _chunks(folder: ChunkFolder) -> Iterator[list[dict[str, Any]]]:
+def _chunks(folder: ChunkFolder) -> Iterator[list[Row]]:
     """The chunks as they come; SystemExit when the process that would send them is gone."""
     parent = os.getppid()
     number = 0
@@ -63,16 +162,50 @@ def _chunks(folder: ChunkFolder) -> Iterator[list[dict[str, Any]]]:
             time.sleep(_POLL_SECONDS)
 
 
+class _Answers:
+    """What was said of the chunks so far, and the rows that will be shown."""
+
+    def __init__(self, folder: ChunkFolder, examiner: Examiner, samples: int) -> None:
+        self._folder = folder
+        self._examiner = examiner
+        self._samples = samples
+        self._begin()
+
+    def _begin(self) -> None:
+        self._index = 0
+        self._shown = Reservoir(self._samples)
+
+    def add(self, number: int, rows: Sequence[Row]) -> None:
+        """Answer one chunk; all chunks anew when it turns out that batches cannot be trusted."""
+        batched = self._examiner.batched
+        verdicts = self._examiner.verdicts(rows)
+        if batched and not self._examiner.batched:
+            self._begin()
+            for earlier in range(number):
+                self.add(earlier, self._folder.rows(earlier) or [])
+        for row, verdict in zip(rows, verdicts, strict=True):
+            if not verdict.code:
+                part = verdict.parts[0] if verdict.parts else None
+                self._shown.offer(self._index, part_of(row, part.start, part.stop) if part else row)
+            self._index += 1
+        self._folder.put_answer(number, verdicts)
+
+    def end(self) -> None:
+        """Write facts and samples."""
+        samples = self._examiner.samples(self._shown.rows)
+        write_json(self._folder.samples, [sample.model_dump() for sample in samples])
+        write_text(self._folder.facts, self._examiner.facts.model_dump_json())
+
+
 def main(argv: Sequence[str]) -> int:
-    """Answer every chunk that is put into DIR, then write facts and samples."""
+    """Answer in the folder DIR, which the process that asks has made."""
     (name,) = argv
     folder = ChunkFolder(Path(name))
     spec = WorkerSpec.model_validate_json(folder.spec.read_bytes())
-    examiner = Examiner(spec)
+    answers = _Answers(folder, Examiner(spec), spec.samples)
     for number, rows in enumerate(_chunks(folder)):
-        folder.put_answer(number, examiner.verdicts(rows))
-    write_json(folder.samples, [])
-    write_text(folder.facts, examiner.facts.model_dump_json())
+        answers.add(number, rows)
+    answers.end()
     return 0
 
 
