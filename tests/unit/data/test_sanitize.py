@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -165,3 +169,40 @@ def test_a_file_that_breaks_off_leaves_no_folder(tmp_path: Path) -> None:
     path.write_bytes(packed[: len(packed) // 2])
     assert main([str(path), *RECIPE, "--out", str(tmp_path / "new" / "clean")]) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["my.jsonl.gz"]
+
+
+ASKING = """
+import sys, time
+from support_data import CharacterJudge
+import palmswift.data.gate as gate
+from palmswift.data.sanitize import main
+
+class Asking(CharacterJudge):
+    def finish(self, progress=None):
+        print("asking", flush=True)
+        time.sleep(600)
+
+gate.TemplateJudge = Asking
+raise SystemExit(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_command_and_leaves_nothing(
+    data: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", ASKING, str(data), *RECIPE, "--out", str(tmp_path / "clean")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "asking\n"
+        process.send_signal(number)
+        told = process.stderr.read()
+    assert (process.returncode, told.splitlines()[-1]) == (130, "interrupted")
+    assert "Traceback" not in told
+    assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
