@@ -9,10 +9,10 @@ from typing import Any
 
 from palmswift.data import dialogue, text_checks, tools
 from palmswift.data.columns import check_columns
+from palmswift.data.conversation import Turn
 from palmswift.data.policy import Notes, Policy
 from palmswift.data.row import Kind, Message, RowError, SourceRow, TrainingRow
 from palmswift.data.shapes import Shaped, shape_row
-from palmswift.data.turns import Turn
 from palmswift.errors import InputError, Problem
 from palmswift.recipes.recipe import DataSettings
 
@@ -20,8 +20,8 @@ _TIMESTAMP = re.compile(
     r"\d{4}-\d{2}-\d{2}([ T]\d{2}(:?\d{2}(:?\d{2}(\.\d+)?)?)?(Z|[+-]\d{2}(:?\d{2})?)?)?"
 )
 
-_HALF_CHARACTER = re.compile("[\x00\ud800-\udfff]")
-"""NUL and lone surrogates, which the loader of ms-swift loses or stops at."""
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+"""Lone surrogates, which ms-swift's loader stops at."""
 
 
 class Canonicaliser:
@@ -88,6 +88,8 @@ class Canonicaliser:
                 notes.changes.add("answer_to_solution")
             else:
                 notes.changes.add("answer_dropped")
+            if not turns:
+                raise RowError("no_question", "the row is an answer alone")
         messages = self._dialogue(turns, notes)
         (messages,) = _without_spaces([messages], notes)
         messages = self._with_system(messages, notes)
@@ -224,14 +226,13 @@ def _rejected_answer(chosen: list[Message], rejected: list[Message]) -> str:
     answer = rejected[-1].content
     if rejected[-1].role == "assistant" and not answer:
         raise RowError("no_rejected_answer", "the rejected answer is blank")
+    if chosen[-2].role != "user" or rejected[-1].role == "tool_call":
+        # ms-swift puts the rejected answer, as an assistant's text, right behind the last question
+        # (swift/template/template_inputs.py: _compat_rejected_response).
+        told = f"{chosen[-2].role}, then {chosen[-1].role} or {rejected[-1].role}"
+        raise RowError("tool_turns_in_pair", f"the roles at the end are {told}")
     if chosen[:-1] != rejected[:-1]:
         raise RowError("rejected_other_prompt", "what stands before the answers differs")
-    if rejected[-1].role == "tool_call":
-        raise RowError("tool_turns_in_pair", "the rejected answer is a tool call")
-    if chosen[-2].role != "user":
-        # ms-swift puts the rejected answer right behind the last question
-        # (swift/template/template_inputs.py: _compat_rejected_response).
-        raise RowError("tool_turns_in_pair", f"a {chosen[-2].role} turn stands before the answers")
     if chosen[-1].content == answer:
         raise RowError("chosen_equals_rejected", answer)
     return answer

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from palmswift.data import tools
+from palmswift.data.conversation import Turn, role_of
 from palmswift.data.policy import Notes
 from palmswift.data.row import Kind, Message, Role, RowError
-from palmswift.data.turns import Turn, role_of
 
 MERGED_BY = "\n"
 """Stands between turns of one side that are merged, as lines do in a chat window."""

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from palmswift.data import tools
 from palmswift.data.columns import Columns
+from palmswift.data.conversation import Turn, answer, is_messages, role_of
 from palmswift.data.policy import Notes
 from palmswift.data.row import RowError
-from palmswift.data.turns import Turn, answer, is_messages, role_of
 
 
 class Pair(NamedTuple):
@@ -33,12 +33,9 @@ def pair(row: Columns, turns: list[Turn], notes: Notes) -> Pair:
         chosen = _turns(row.one("chosen"), notes)
         prompt = _without_answer(turns, chosen)
     else:
-        last = len(turns) - 1
-        while last > 0 and role_of(turns[last - 1]) in ("tool_call", "tool_response"):
-            last -= 1
         if not turns or role_of(turns[-1]) not in ("assistant", "tool_call"):
             raise RowError("no_answer", "the row has no preferred answer")
-        prompt, chosen = turns[:last], turns[last:]
+        prompt, chosen = turns[:-1], turns[-1:]
     chosen = _dialogue(prompt, chosen)
     return Pair(chosen, _dialogue(prompt or chosen[:-1], rejected))
 

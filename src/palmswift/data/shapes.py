@@ -17,9 +17,9 @@ from palmswift.data.columns import (
     kind_name,
     listed,
 )
+from palmswift.data.conversation import Turn, answer, conversation, is_messages, role_of
 from palmswift.data.policy import Notes
 from palmswift.data.row import Kind, RowError
-from palmswift.data.turns import Turn, answer, conversation, is_messages, role_of
 
 COLUMN_ROLES = tuple(KNOWN)
 """What `DataSettings.columns` can name a column for."""
@@ -50,12 +50,10 @@ def shape_row(value: Any, kind: Kind, columns: Mapping[str, str], notes: Notes) 
     """
     if kind == "pt":
         return Shaped("text", [Turn("assistant", _plain_text(value, columns, notes))])
-    if isinstance(value, str):
-        return _from_text(value, notes)
-    if isinstance(value, list):
-        found = conversation(value, notes)
-        return Shaped(_FORMS.get(found.form, found.form), found.turns)
-    row = Columns(value, columns)
+    if isinstance(value, str) and not chatml.is_chatml(value):
+        raise _plain_text_error("it is plain text")
+    # A list of turns or a ChatML text is a row with one column.
+    row = Columns(value if isinstance(value, dict) else {"messages": value}, columns)
     row.refuse_unsupported()
     _refuse_other_task(row, kind)
     system, described = row.one("system"), row.one("tools")
@@ -74,12 +72,6 @@ def shape_row(value: Any, kind: Kind, columns: Mapping[str, str], notes: Notes) 
     elif row.left_over():
         notes.changes.add("columns_dropped")
     return shaped
-
-
-def _from_text(text: str, notes: Notes) -> Shaped:
-    if not chatml.is_chatml(text):
-        raise _plain_text_error("it is plain text")
-    return Shaped("chatml", conversation(text, notes).turns)
 
 
 def _plain_text_error(what: str) -> RowError:

@@ -48,7 +48,7 @@ _AS_1252 = "\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜�
 _MOJIBAKE = re.compile(
     # Two UTF-8 bytes as Latin-1 or Windows-1252, Chinese as three of them, UTF-8 read as GBK, and
     # what GBK makes of the replacement character and of uninitialised memory.
-    f"[ÂÃ][\x80-\xbf]|â€|[\x80-\x84\x86-\x9f]|(?:[ã-ï][{_AS_1252}]{{2}}){{2}}"
+    f"[ÂÃ][\x80-\xbf]|â€|[\x80-\x84\x86-\x9f]|(?:[ã-ï][{_AS_1252}]{{2}}){{2}}|[ä-é][¡-ª¬-º¼-¿]{{2}}"
     "|[锛銆鈥]|锟斤拷|烫烫烫|屯屯屯"
 )
 
@@ -81,9 +81,12 @@ def mended(text: str, role: Role, where: str, notes: Notes) -> str:
     """
     stripped = text.strip()
     if _UNUSUAL.search(stripped) or not stripped.replace("\n", " ").isprintable():
-        before = None
+        before, seen = None, notes
         while before != stripped:
-            before, stripped = stripped, _once(stripped, role, where, notes)
+            # What is kept is what the last look finds: mending one thing may do away with another.
+            before, seen = stripped, Notes(notes.policy, notes.changes)
+            stripped = _once(before, role, where, seen)
+        notes.findings |= seen.findings
     # Each other change is noted where it is made.
     if len(stripped) != len(text) and (text[:1].isspace() or text[-1:].isspace()):
         notes.changes.add("whitespace_stripped")
