@@ -13,6 +13,8 @@ _REST = 40
 """Width of the strip for rows far longer than the others, its gap included."""
 _LABEL = 86
 """Width that a label over the plot takes at most."""
+_MARGIN = 50
+"""Right of the plot."""
 _NEAR = 1.6
 """max_length is drawn where it is at most this many times the longest bin."""
 
@@ -41,6 +43,8 @@ class Mark(NamedTuple):
     label: str
     level: int
     """0 stands lowest; labels that would touch stand on different levels."""
+    leftward: bool
+    """Whether the label stands left of the line, because there is no room right of it."""
     limit: bool
     """Whether it is max_length."""
 
@@ -122,12 +126,15 @@ def _marks(tokens: TokenReport, limit: int | None, span: float, width: float) ->
     if limit is not None:
         placed.append((limit, f"max_length {limit}", True))
     marks: list[Mark] = []
-    ends: list[float] = []
-    for value, label, is_limit in sorted(placed):
+    begins: list[float] = []
+    # From the right: so the line of a mark that stands higher runs left of the labels below it.
+    for value, label, is_limit in sorted(placed, reverse=True):
         at = width * value / span
-        level = next((n for n, end in enumerate(ends) if at >= end), len(ends))
-        ends[level : level + 1] = [at + _LABEL]
-        marks.append(Mark(at, label, level, is_limit))
+        leftward = at > WIDTH - _LABEL + _MARGIN
+        begin = at - _LABEL if leftward else at
+        level = next((n for n, far in enumerate(begins) if begin + _LABEL <= far), len(begins))
+        begins[level : level + 1] = [begin]
+        marks.append(Mark(at, label, level, leftward, is_limit))
     return marks
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 from palmswift.data.chart import chart
 from palmswift.data.policy import CHANGES, CHECKS
@@ -105,6 +106,7 @@ def _template(name: str) -> Template:
         lstrip_blocks=True,
     )
     environment.filters["n"] = lambda number: f"{number:,}"
+    environment.filters["breakable"] = lambda code: Markup("_<wbr>").join(code.split("_"))
     environment.filters["flags"] = shlex.join
     environment.filters["pieces"] = pieces
     environment.filters["differences"] = differences

@@ -162,5 +162,6 @@ def test_the_chart_stays_within_its_frame_and_tells_the_limit(
     told = [mark.label for mark in drawn.marks if mark.limit]
     assert told == ([] if max_length == drawn.far_limit else [f"max_length {max_length}"])
     for level in range(drawn.levels):
-        places = sorted(mark.at for mark in drawn.marks if mark.level == level)
-        assert all(b - a >= 80 for a, b in itertools.pairwise(places))
+        begins = [m.at - 80 * m.leftward for m in drawn.marks if m.level == level]
+        assert all(b - a >= 80 for a, b in itertools.pairwise(sorted(begins)))
+        assert all(begin + 80 <= drawn.width + 60 for begin in begins)
