@@ -20,7 +20,7 @@ _STRAY = 100
 """Lines within which the end of a text is looked for whose quotes are broken."""
 
 _SEPARATOR_LINE = re.compile(r"sep=(.)\r?$")
-_SENTENCE = re.compile(r".*[。！？!?…]|.{20,} .*\.|.{60,}", re.DOTALL)
+_SENTENCE = re.compile(r".*[。！？…].*|.*[!?]|.{20,} .*\.|.{60,}", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)*%?")
 
 
@@ -74,19 +74,37 @@ def open_table(sample: str) -> Table:
     else:
         counts = Counter(character for character in header if character in _DELIMITERS)
         delimiters = "".join(character for character, _ in counts.most_common()) or ","
-    dialects = [Dialect(delimiter) for delimiter in delimiters]
-    if header.startswith("'"):
-        dialects += [Dialect(delimiter, "'") for delimiter in delimiters]
-    if '\\"' in whole:
-        dialects += [Dialect(delimiter, '"', "\\") for delimiter in delimiters]
-    if "\t" in delimiters and _quotes_are_plain(whole):
-        dialects.append(Dialect("\t", None))
-    tables = [table for dialect in dialects if (table := _with_header(dialect, whole))]
-    if not tables:
+    quote = "'" if _all_quoted(header, delimiters, "'") else '"'
+    tables = [_with_header(Dialect(delimiter, quote), whole) for delimiter in delimiters]
+    opened = [table for table in tables if table]
+    if not opened:
         raise RowError("broken_csv", f"the header cannot be read: `{header[:40]}`")
-    best = min(tables, key=lambda table: _broken_records(table, whole))
+    best = _requoted(max(opened, key=lambda table: _whole_records(table, whole)), whole)
     check_columns(best.columns)
     return best
+
+
+def _all_quoted(header: str, delimiters: str, quote: str) -> bool:
+    cells = re.split(f"[{re.escape(delimiters)}]", header.strip())
+    return all(len(cell) > 1 and cell[0] == cell[-1] == quote for cell in cells)
+
+
+def _requoted(table: Table, text: str) -> Table:
+    """The table with quotes that are plain, or escaped rather than doubled, if more can be read.
+
+    One record that is read more may be damage that looks so, unless nothing else can be read.
+    """
+    delimiter = table.dialect.delimiter
+    other = None
+    if delimiter == "\t" and _quotes_are_plain(text):
+        other = Dialect(delimiter, None)
+    elif '\\"' in text and not re.search(r'[^",;\t|\s\\]""|""[^",;\t|\s]', text):
+        other = Dialect(delimiter, '"', "\\")
+    requoted = other and _with_header(other, text)
+    if not requoted:
+        return table
+    count = _whole_records(table, text)
+    return requoted if _whole_records(requoted, text) > count + (count > 0) else table
 
 
 def _with_header(dialect: Dialect, text: str) -> Table | None:
@@ -104,8 +122,8 @@ def _header(dialect: Dialect, lines: Lines) -> list[str]:
     return []
 
 
-def _broken_records(table: Table, text: str) -> int:
-    return sum(isinstance(row, Rejection) for row in rows(Lines([text]), "", table))
+def _whole_records(table: Table, text: str) -> int:
+    return sum(isinstance(row, SourceRow) for row in rows(Lines([text]), "", table))
 
 
 def _quotes_are_plain(text: str) -> bool:

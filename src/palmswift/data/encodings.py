@@ -154,10 +154,10 @@ def _by_zeros(sample: bytes) -> str | None:
     zeros = [sample[place::4].count(0) for place in range(4)]
     if len(sample) < 4 or sum(zeros) <= len(sample) // 5:
         return None
-    quarter = len(sample) // 4
-    if min(zeros[2:]) >= quarter and zeros[0] * 4 < quarter:
+    most, few = len(sample) // 4 * 9 // 10, len(sample) // 16
+    if min(zeros[2:]) >= most and zeros[0] <= few:
         return "utf-32-le"
-    if min(zeros[:2]) >= quarter and zeros[3] * 4 < quarter:
+    if min(zeros[:2]) >= most and zeros[3] <= few:
         return "utf-32-be"
     even, odd = zeros[0] + zeros[2], zeros[1] + zeros[3]
     if odd > 4 * even:

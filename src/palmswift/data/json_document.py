@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from palmswift.data.json_values import Broken, Incomplete, Parsed, Parser, Row, as_row, broken
+from palmswift.data.json_values import (
+    Broken,
+    Incomplete,
+    Parsed,
+    Parser,
+    Row,
+    as_row,
+    broken,
+    is_dialogue,
+)
 from palmswift.data.lines import LONGEST_ROW, too_large
 from palmswift.data.row import Place, Rejection
 
@@ -39,12 +48,16 @@ def is_document(sample: str, *, named_lines: bool) -> bool:
         return False
     first, rest = lines[0].lstrip(), lines[1:_SAMPLED_LINES]
     parsed = Parser().whole(first)
+    if parsed and isinstance(parsed.value, str):
+        return False
     if parsed and isinstance(parsed.value, dict):
         return not rest and WRAPPER.match(first) is not None
     if parsed and isinstance(parsed.value, list):
+        if rest and rest[0].startswith("["):
+            return False
         texts = all(isinstance(item, str) for item in parsed.value)
-        alone = not rest or not rest[0].startswith("[")
-        return alone and not (texts and named_lines) and not _ONE_DIALOGUE.match(first)
+        one_row = named_lines and (texts or is_dialogue(parsed.value))
+        return not one_row and not _ONE_DIALOGUE.match(first)
     if _ONE_DIALOGUE.match(sample.lstrip("\ufeff \t\r\n")):
         return "\n" in sample.strip()
     if "\n" not in sample.strip():
@@ -175,8 +188,7 @@ class Document:
             start = self._at
             try:
                 parsed = self._parser.at(self._text, start)
-                if parsed.end == len(self._text) and not self._ended:
-                    raise Incomplete("a number may go on", parsed.end)
+                self._check_end(parsed)
             except Broken as error:
                 if isinstance(error, Incomplete) and not self._ended:
                     if len(self._text) - start > LONGEST_ROW:
@@ -187,6 +199,16 @@ class Document:
                     continue
                 return self._pass_broken(place, indent, error)
             return self._whole(parsed, place)
+
+    def _check_end(self, parsed: Parsed) -> None:
+        """Raises `Broken` when a text or number is a piece of an object whose brace is lost."""
+        if isinstance(parsed.value, dict | list):
+            return
+        following = self._text[parsed.end : parsed.end + _LOOK_AHEAD].lstrip()
+        if not following and not self._ended:
+            raise Incomplete("the value may go on", parsed.end)
+        if following and following[0] not in ",]}":
+            raise Broken("it stands outside of an object", parsed.end)
 
     def _whole(self, parsed: Parsed, place: Place) -> Row:
         start, self._at = self._at, parsed.end

@@ -76,7 +76,8 @@ def _sequence(parser: Parser, text: str) -> list[tuple[Parsed, str]] | None:
         except Broken:
             continue
         values = [parsed.value for parsed, _ in found]
-        if all(isinstance(value, list) for value in values) or holds_rows(values):
+        alone = len(values) == 1 and isinstance(values[0], dict)
+        if alone or holds_rows(values) or all(isinstance(value, list) for value in values):
             return found
     return None
 

@@ -154,11 +154,16 @@ def as_row(parsed: Parsed, place: Place, text: str) -> Row:
 
 def holds_rows(value: Any) -> bool:
     """Whether a list holds rows, rather than being one: objects that are no turns."""
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(item, dict) and not _TURN_KEYS & item.keys() for item in value)
-    )
+    return _are_objects(value) and not any(_TURN_KEYS & item.keys() for item in value)
+
+
+def is_dialogue(value: Any) -> bool:
+    """Whether a list is a row: objects that are the turns of a dialogue."""
+    return _are_objects(value) and all(_TURN_KEYS & item.keys() for item in value)
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(x, dict) for x in value)
 
 
 def broken(place: Place, text: str, error: Broken, start: int = 0) -> Rejection:

@@ -44,18 +44,19 @@ def arrow_rows(path: Path, source: str, meter: Meter) -> Iterator[SourceRow | Re
 
     size = path.stat().st_size
     with _told(path), plain_file(path) as plain, pyarrow.OSFile(str(plain)) as stream:
-        length = stream.size()
         number = 1
-        for batch in _batches(stream):
+        for batch, read in _batches(stream):
             step = _rows_at_once(batch.nbytes, batch.num_rows)
             for start in range(0, batch.num_rows, step):
                 for row in _rows_of(batch.slice(start, step), source, number):
                     yield row
                     number += 1
-            meter.position = size * min(stream.tell(), length) // length
+            meter.position = int(size * read)
+        meter.position = size
 
 
-def _batches(stream: Any) -> Iterator[Any]:
+def _batches(stream: Any) -> Iterator[tuple[Any, float]]:
+    """The batches, and which part of the file has been read with each."""
     import pyarrow
 
     magic = stream.read(len(ARROW_FILE))
@@ -63,9 +64,11 @@ def _batches(stream: Any) -> Iterator[Any]:
     if magic == ARROW_FILE:
         file = pyarrow.ipc.open_file(stream)
         for index in range(file.num_record_batches):
-            yield file.get_batch(index)
+            yield file.get_batch(index), (index + 1) / file.num_record_batches
     else:
-        yield from pyarrow.ipc.open_stream(stream)
+        length = stream.size()
+        for batch in pyarrow.ipc.open_stream(stream):
+            yield batch, stream.tell() / length
 
 
 def _rows_at_once(held: int, count: int) -> int:

@@ -42,7 +42,7 @@ def division_of(sample: str) -> Division:
 
     Text without ChatML has one document a line where most lines are long or no line is blank, else
     one a paragraph. In ChatML a system turn begins a dialogue, and so does a user turn after `---`,
-    `===` or <|endoftext|>; after a blank line only where answers do not stand after one too. Where
+    `===` or <|endoftext|>; after a blank line only where fewer answers stand after one. Where
     none of these parts anything, a text of up to 20 questions is one dialogue, and a longer one is
     a dialogue a question.
     """
@@ -56,8 +56,8 @@ def division_of(sample: str) -> Division:
 
 def _division_of_turns(sample: str) -> Division:
     gaps = [(match.group(1), match.group(2)) for match in _GAP.finditer(sample)]
-    after_blank = {role for gap, role in gaps if gap.count("\n") > 1 and not gap.strip()}
-    if "user" in after_blank and "assistant" not in after_blank:
+    after_blank = [role for gap, role in gaps if gap.count("\n") > 1 and not gap.strip()]
+    if after_blank.count("user") > after_blank.count("assistant"):
         return "parted"
     systems = len(re.findall(r"<\|im_start\|>[ \t]*system\b", sample))
     if systems > 1 or any(gap.strip() for gap, _ in gaps):
