@@ -33,7 +33,7 @@ class RowIndex:
         """`files` are the names of the files as they are given, and what for."""
         self._files = files
         self._kind = kind
-        self._file, self._line, self._number = array("H"), array("Q"), array("I")
+        self._file, self._line, self._number = array("I"), array("Q"), array("I")
         self._digest, self._question, self._claim = array("Q"), array("Q"), array("Q")
         self._length = array("I")
         self._dated, self._undated, self._types = array("I"), array("I"), array("I")
@@ -103,7 +103,7 @@ class RowIndex:
         return self._files[self._file[row]][1]
 
     @property
-    def file(self) -> NDArray[np.uint16]:
+    def file(self) -> NDArray[np.uint32]:
         """The number of each row's file."""
         return _view(self._file)
 

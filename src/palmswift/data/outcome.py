@@ -56,8 +56,10 @@ class Outcome:
             found = self.relations.found(code)
             self._found |= (found & self._alive).astype(np.uint8) << np.uint8(number)
             self._lost[found & ~self._alive & (self._lost == 0)] = number + 1
-        self._val = self._divide(settings, given=read["val"] > 0)
-        self._reject_timestamps()
+        given = read["val"] > 0
+        self._val = self._divide(settings, given=given)
+        while self._reject_timestamps() and not given:  # rows may have gone that were held out
+            self._val = self._divide(settings, given=given)
         self.failure = self._shortage(read) or self.failure
 
     def _lose(self, why: int, rows: NDArray[np.int64]) -> None:
@@ -70,6 +72,7 @@ class Outcome:
 
         if given:
             return self.index.in_val
+        self.failure = None
         val = np.zeros(len(self.index), bool)
         rows = np.flatnonzero(self._alive)
         try:
@@ -84,10 +87,14 @@ class Outcome:
             self.failure = error
         return val
 
-    def _reject_timestamps(self) -> None:
-        """A column of one file that holds nothing but dates reaches training as numbers."""
+    def _reject_timestamps(self) -> bool:
+        """Whether rows were rejected because a column of their side holds nothing but dates.
+
+        ms-swift's loader would hand such a column on as numbers.
+        """
         import numpy as np
 
+        before = int(self._alive.sum())
         for side in (self._val, ~self._val):
             rows = np.flatnonzero(side & self._alive)
             dated = self.index.dated[rows]
@@ -95,6 +102,7 @@ class Outcome:
                 self.index.undated[rows]
             )
             self._lose(_TIMESTAMPS, rows[(dated & only_dates) != 0])
+        return int(self._alive.sum()) < before
 
     def _shortage(self, read: Mapping[Use, int]) -> GateError | None:
         sides: tuple[tuple[Use, str, NDArray[np.bool_]], ...] = (

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from palmswift.command import Console, Done, make_parser, run
+from palmswift.data.checks import Canonicaliser
 from palmswift.data.flags import add_recipe_flags, add_row_flags, template_of, with_row_flags
 from palmswift.data.gate import pass_rows
 from palmswift.data.policy import kind_of
@@ -54,15 +55,31 @@ def sanitize(
     and the report are written. After any of them, and after Ctrl-C, train.jsonl and val.jsonl are
     not there; but files that turn out at once not to be usable leave all as it was.
     """
-    _check_request(train, out)
-    files = _open(train, val)
-    _check_files(files, out)
-    with _no_half_made_folder(out):
-        for name in _RESULTS:
-            (out / name).unlink(missing_ok=True)
-        passage = pass_rows(
-            files, kind, settings, template, out=out, log=log, progress=progress or Silence()
-        )
+    return _clean(
+        _checked(train, val, out, settings, kind),
+        out,
+        settings=settings,
+        template=template,
+        log=log,
+        kind=kind,
+        recipe=recipe,
+        progress=progress or Silence(),
+    )
+
+
+def _clean(
+    files: Sequence[tuple[DataFile, Use]],
+    out: Path,
+    *,
+    settings: DataSettings,
+    template: TemplateSpec,
+    log: Path,
+    kind: Kind,
+    recipe: Recipe | None,
+    progress: Progress,
+) -> DataReport:
+    with _whole_or_absent(out):
+        passage = pass_rows(files, kind, settings, template, out=out, log=log, progress=progress)
         report = with_suggestions(passage.report, recipe)
         _write_report(out, report)
     if passage.failure:
@@ -70,8 +87,22 @@ def sanitize(
     return report
 
 
-def _check_request(train: Sequence[Path], out: Path) -> None:
-    problems = []
+def _checked(
+    train: Sequence[Path], val: Sequence[Path], out: Path, settings: DataSettings, kind: Kind
+) -> list[tuple[DataFile, Use]]:
+    """The files, opened; InputError where anything asked for cannot be. Nothing is written."""
+    _check_request(train, out, settings, kind)
+    files = _open(train, val)
+    _check_files(files, out)
+    return files
+
+
+def _check_request(train: Sequence[Path], out: Path, settings: DataSettings, kind: Kind) -> None:
+    problems: list[Problem] = []
+    try:
+        Canonicaliser(kind, settings)
+    except InputError as error:
+        problems += error.problems
     root = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists())
     if not root.is_dir() or not os.access(root, os.W_OK):
         what = "the folder of the results cannot be made: " + (
@@ -116,21 +147,29 @@ def _check_files(files: Sequence[tuple[DataFile, Use]], out: Path) -> None:
 
 
 @contextmanager
-def _no_half_made_folder(out: Path) -> Iterator[None]:
-    """Take `out` away again, if it was not there before, when the input or Ctrl-C ends the block.
+def _whole_or_absent(out: Path) -> Iterator[None]:
+    """Take the results of an earlier run away, and those of this one if an exception ends it.
 
-    After a ChildError the folder stays: the log is mostly in it.
+    After bad input and Ctrl-C `out` goes as well, if it was not there before; after a ChildError
+    it stays, because the log is mostly in it.
     """
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    _remove_results(out)
     try:
         yield
-    except (InputError, KeyboardInterrupt):
-        if made:
+    except BaseException as error:
+        _remove_results(out)
+        if made and isinstance(error, InputError | KeyboardInterrupt):
             shutil.rmtree(out, ignore_errors=True)
-        for folder in made[1:]:
-            with suppress(OSError):  # somebody else has put something there meanwhile
-                folder.rmdir()
+            for folder in made[1:]:
+                with suppress(OSError):  # somebody else has put something there meanwhile
+                    folder.rmdir()
         raise
+
+
+def _remove_results(out: Path) -> None:
+    for name in _RESULTS:
+        (out / name).unlink(missing_ok=True)
 
 
 def _write_report(out: Path, report: DataReport) -> None:
@@ -184,18 +223,17 @@ def _body(arguments: argparse.Namespace, console: Console) -> Done:
     recipe = load_checked(arguments.recipe, arguments.set).recipe
     out: Path = arguments.out
     log = out / "template.log"
-    with _no_half_made_folder(out):
-        report = sanitize(
-            arguments.files,
-            arguments.val,
-            out,
-            settings=with_row_flags(recipe.data, arguments),
-            template=template_of(recipe, arguments.model, log),
-            log=log,
-            kind=kind_of(recipe.task),
-            recipe=recipe,
-            progress=for_terminal(),
-        )
+    settings, kind = with_row_flags(recipe.data, arguments), kind_of(recipe.task)
+    report = _clean(
+        _checked(arguments.files, arguments.val, out, settings, kind),
+        out,
+        settings=settings,
+        template=template_of(recipe, arguments.model, log),
+        log=log,
+        kind=kind,
+        recipe=recipe,
+        progress=for_terminal(),
+    )
     if not console.json_output:
         from rich.console import Console as Terminal
 

@@ -62,10 +62,10 @@ class RowWriter:
                 for record in self._rejections(spool, outcome, builder, progress, stack):
                     why = {"code": record.code, "detail": record.detail, "row": record.row}
                     rejected.write(json_line({**record.place._asdict(), **why}))
+            return self._report(outcome, builder)
         except BaseException:
             self.clear()
             raise
-        return self._report(outcome, builder)
 
     def _rejections(
         self,

@@ -355,6 +355,16 @@ def test_dates_held_out_by_themselves_are_rejected(tmp_path: Path) -> None:
     assert codes(tmp_path / "out") == [(1, "only_timestamps")]
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_side_is_never_left_with_dates_alone(tmp_path: Path, seed: int) -> None:
+    rows = [*GOOD[:2], *(pair(f"2024-01-{day:02}", f"2024-02-{day:02}") for day in range(1, 4))]
+    report = clean_rows(tmp_path, rows, val_ratio=0.2, seed=seed)
+    assert report.val_rows >= 1
+    for side in ("train", "val"):
+        kept = read_rows(tmp_path / "out" / f"{side}.jsonl")
+        assert any(not row["messages"][0]["content"].startswith("2024") for row in kept)
+
+
 def test_columns_of_mixed_types_lose_the_rows_that_differ(tmp_path: Path) -> None:
     rows: list[Any] = [
         {**turns(("user", f"sum {n}?")), "solution": str(n), "level": n, "facts": {"ok": True}}
@@ -444,6 +454,21 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl"]
 
 
+def test_a_request_that_cannot_be_met_names_its_problems_and_leaves_earlier_results(
+    tmp_path: Path,
+) -> None:
+    data, out = write_rows(tmp_path / "data.jsonl", GOOD), tmp_path / "out"
+    clean([data], out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(InputError) as caught:
+        clean([], out, settings=DataSettings(columns={"frage": "q"}))
+    whats = " ".join(problem.what for problem in caught.value.problems)
+    assert "frage" in whats and "no file to train on" in whats
+    with pytest.raises(InputError, match="absent"):
+        clean([data, tmp_path / "absent.csv"], out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
 class Interrupted(CharacterJudge):
     def finish(self, progress: Any = None) -> Judgement:
         raise KeyboardInterrupt
@@ -485,3 +510,7 @@ def test_ctrl_c_while_the_rows_are_written_leaves_none_of_them(
     with pytest.raises(KeyboardInterrupt):
         clean([data], out)
     assert not out.exists()
+    out.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        clean([data], out)
+    assert list(out.iterdir()) == []
