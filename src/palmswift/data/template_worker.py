@@ -99,17 +99,26 @@ class Examiner:
             for row, one in zip(rows, counted, strict=True)
         ]
 
-    def samples(self, rows: Sequence[tuple[int, Row]]) -> list[SampleRow]:
-        """The numbered rows as the model sees them; of a preference pair both answers."""
-        return [
-            SampleRow(
-                index=index,
-                side=sequence.side,
-                spans=spans(sequence.input_ids, sequence.labels, self._real.decode),
-            )
-            for index, row in rows
-            for sequence in self._real.sequences(row)
-        ]
+    def sample(self, index: int, row: Row) -> list[SampleRow]:
+        """The row as the model sees it, also one that is too long; of a preference pair both sides.
+
+        Empty for a row that the template refuses.
+        """
+        for whole in (nullcontext(), self._real.unlimited()):
+            try:
+                with whole:
+                    sequences = self._real.sequences(row)
+            except Exception:  # noqa: BLE001  # the verdict has told what was raised
+                continue
+            return [
+                SampleRow(
+                    index=index,
+                    side=sequence.side,
+                    spans=spans(sequence.input_ids, sequence.labels, self._real.decode),
+                )
+                for sequence in sequences
+            ]
+        return []
 
     def _is_right(self, row: Row, counted: Counted) -> bool:
         """Whether the template gives the same tokens; if not, it alone is asked from now on."""
@@ -173,7 +182,8 @@ class _Answers:
 
     def _begin(self) -> None:
         self._index = 0
-        self._shown = Reservoir(self._samples)
+        self._training = Reservoir(self._samples)
+        self._others = Reservoir(self._samples)
 
     def add(self, number: int, rows: Sequence[Row]) -> None:
         """Answer one chunk; all chunks anew when it turns out that batches cannot be trusted."""
@@ -184,16 +194,22 @@ class _Answers:
             for earlier in range(number):
                 self.add(earlier, self._folder.rows(earlier) or [])
         for row, verdict in zip(rows, verdicts, strict=True):
-            if not verdict.code:
-                part = verdict.parts[0] if verdict.parts else None
-                self._shown.offer(self._index, part_of(row, part.start, part.stop) if part else row)
+            part = verdict.parts[0] if verdict.parts else None
+            shown = part_of(row, part.start, part.stop) if part else row
+            (self._others if verdict.code else self._training).offer(self._index, shown)
             self._index += 1
         self._folder.put_answer(number, verdicts)
 
     def end(self) -> None:
-        """Write facts and samples."""
-        samples = self._examiner.samples(self._shown.rows)
-        write_json(self._folder.samples, [sample.model_dump() for sample in samples])
+        """Write facts, and samples: rows that train if there are enough, else others as well."""
+        chosen = self._training.rows
+        chosen += self._others.rows[: self._samples - len(chosen)]
+        samples = [
+            sample.model_dump()
+            for index, row in sorted(chosen, key=lambda one: one[0])
+            for sample in self._examiner.sample(index, row)
+        ]
+        write_json(self._folder.samples, samples)
         write_text(self._folder.facts, self._examiner.facts.model_dump_json())
 
 
