@@ -8,7 +8,6 @@ from typing import Any
 
 from palmswift.data import chatml, labels, preference, tools
 from palmswift.data.columns import (
-    KNOWN,
     MESSAGES,
     SYSTEM,
     UNSUPPORTED,
@@ -20,9 +19,6 @@ from palmswift.data.columns import (
 from palmswift.data.conversation import Turn, answer, conversation, is_messages, role_of
 from palmswift.data.policy import Notes
 from palmswift.data.row import Kind, RowError
-
-COLUMN_ROLES = tuple(KNOWN)
-"""What `DataSettings.columns` can name a column for."""
 
 _FORMS = {"utterances": "lccc"}
 _NEVER_EXTRA = frozenset((*MESSAGES, *SYSTEM, *UNSUPPORTED))

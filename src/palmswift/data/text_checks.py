@@ -38,8 +38,14 @@ _INVISIBLE_OR_DIRECTION = re.compile(f"{_INVISIBLE.pattern}|[{_DIRECTIONS}]")
 _BREAK = re.compile(f"[{_BREAKS}]")
 
 _CONTROL_TOKEN = re.compile(r"<(?=[|｜][^\s<>|｜][^\n<>|｜]{0,62}[|｜]>)")
-_END_TOKENS = re.compile(
-    r"(?:\s*<[|｜](?:im_end|endoftext|eot_id|eom_id|end_of_text|end|end▁of▁sentence)[|｜]>)+\Z"
+_END_TOKENS = (
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<｜end▁of▁sentence｜>",
 )
 _PLACEHOLDER = re.compile(r"\{(?=\{ROUND[01]\}\})")
 _ANY_PLACEHOLDER = re.compile(r"\{(?=\{(?:SYSTEM|QUERY|RESPONSE|ROUND[01])\}\})")
@@ -99,8 +105,7 @@ def _once(text: str, role: Role, where: str, notes: Notes) -> str:
         raise RowError("invalid_characters", f"{where} has U+{ord(found.group()):04X}")
     if not printable:
         text = _visible(text, where, notes).strip()
-    if "|>" in text[-2:] or "｜>" in text[-2:]:
-        text = _without_end(text, role, notes)
+    text = _without_end(text, role, notes)
     if not text.isascii() and _FOREIGN.search(text) and (found := _MOJIBAKE.search(text)):
         notes.found("mojibake", f"{where} has {text[found.start() : found.start() + 12]!r}")
     text = private.checked(text, where, notes)
@@ -128,11 +133,12 @@ def _visible(text: str, where: str, notes: Notes) -> str:
 
 def _without_end(text: str, role: Role, notes: Notes) -> str:
     """The text without the end tokens that its author put at its end, as the template does."""
-    shorter = _END_TOKENS.sub("", text).rstrip()
-    if role == "tool_call" or shorter == text:
+    if role == "tool_call" or not text.endswith(_END_TOKENS):
         return text
+    while text.endswith(_END_TOKENS):
+        text = text[: text.rindex("<")].rstrip()
     notes.changes.add("end_token_dropped")
-    return shorter
+    return text
 
 
 def _without_placeholders(text: str, role: Role, where: str, notes: Notes) -> str:

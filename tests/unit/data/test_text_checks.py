@@ -61,6 +61,12 @@ def test_an_end_token_at_the_end_is_left_out_for_the_template_to_put(text: str) 
     assert row.changes - {"invisible_stripped"} == {"end_token_dropped"}
 
 
+def test_a_long_text_is_looked_through_once() -> None:
+    # An expression that begins again at each blank would take hours over this one.
+    text = "x" + " " * 1_000_000 + "<|im_end|>y|>"
+    assert answer(text) == text.replace("<|", "< |")
+
+
 def test_an_answer_that_is_an_end_token_alone_is_blank() -> None:
     assert refused(turns(U, ("assistant", "<|im_end|>"))).code == "blank_answer"
 
