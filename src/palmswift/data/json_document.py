@@ -70,7 +70,7 @@ def is_document(sample: str, *, named_lines: bool) -> bool:
 
 def looks_like_json(sample: str) -> bool:
     """Whether text begins as a file of rows in JSON does."""
-    first = sample.split("\n", 1)[0].strip()
+    first = sample.strip("\ufeff \t\r\n").split("\n", 1)[0].strip()
     return first in ("{", "[", "[{") or _is_row(first)
 
 

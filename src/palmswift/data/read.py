@@ -179,28 +179,22 @@ def _sheet(path: Path, sheet: excel.Sheet, name: str) -> DataFile:
 def _text(path: Path, named: Format | None) -> DataFile:
     text = TextSource(path)
     sample = _sample(text)
-    suffix = suffix_of(path)
-    if named in (None, "parquet", "excel", "arrow"):
+    if named is None:
+        suffix = suffix_of(path)
         remedy = _INSTEAD.get(suffix, f"one of {', '.join(KNOWN)}, each also .gz or .zst")
-        what = (
-            f"`{suffix}` is no known kind of data file"
-            if named is None
-            else (f"the file is called `{suffix}` but is none")
-        )
-        raise refusal(str(path), what, remedy)
-    source = source_of(path)
+        raise refusal(str(path), f"`{suffix}` is no known kind of data file", remedy)
+    if named in ("parquet", "excel", "arrow"):
+        what = f"the file is called `{suffix_of(path)}` but is none"
+        raise refusal(str(path), what, "name it after what it is, or copy it again")
     if named == "csv":
         return _csv(path, text, sample)
     if named == "text" and not looks_like_json(sample):
-        division = text_rows.division_of(sample)
-        told = f"{source}: {text_rows.NOTES[division]}"
-        return DataFile(
-            path,
-            "text",
-            lambda *_: text_rows.rows(Lines(text.blocks()), source, division),
-            text=text,
-            notes=[told],
-        )
+        return _plain_text(path, text, sample)
+    return _json(path, text, sample, named)
+
+
+def _json(path: Path, text: TextSource, sample: str, named: Format) -> DataFile:
+    source = source_of(path)
     if is_document(sample, named_lines=named == "jsonl"):
         return DataFile(
             path,
@@ -208,8 +202,25 @@ def _text(path: Path, named: Format | None) -> DataFile:
             lambda _, notes: Document(text.blocks(), source, notes).rows(),
             text=text,
         )
-    form: Format = "json" if named == "json" and sample.startswith("[") else "jsonl"
-    return DataFile(path, form, lambda *_: json_rows.rows(Lines(text.blocks()), source), text=text)
+    array = named == "json" and sample.lstrip("\ufeff \t\r\n").startswith("[")
+    return DataFile(
+        path,
+        "json" if array else "jsonl",
+        lambda *_: json_rows.rows(Lines(text.blocks()), source),
+        text=text,
+    )
+
+
+def _plain_text(path: Path, text: TextSource, sample: str) -> DataFile:
+    source = source_of(path)
+    division = text_rows.division_of(sample)
+    return DataFile(
+        path,
+        "text",
+        lambda *_: text_rows.rows(Lines(text.blocks()), source, division),
+        text=text,
+        notes=[f"{source}: {text_rows.NOTES[division]}"],
+    )
 
 
 def _csv(path: Path, text: TextSource, sample: str) -> DataFile:
@@ -226,6 +237,7 @@ def _csv(path: Path, text: TextSource, sample: str) -> DataFile:
 def _sample(text: TextSource) -> str:
     """The beginning of the text, from its first line that is not blank; InputError if none."""
     for block in text.blocks():
-        if sample := block.lstrip("\ufeff \t\r\n"):
-            return sample[:_SAMPLE]
+        if written := block.lstrip("\ufeff \t\r\n"):
+            begin = block.rfind("\n", 0, len(block) - len(written)) + 1
+            return block[begin : begin + _SAMPLE]
     raise refusal(str(text.path), "the file is empty", "give a file with rows")

@@ -110,6 +110,19 @@ def test_a_record_over_lines_with_a_cell_too_many_is_one_rejection(tmp_path: Pat
     assert outline(opened(tmp_path, text)) == [(2, "wrong_column_count"), (5, "ok")]
 
 
+def test_blank_space_before_the_header_is_the_first_cell_s_own(tmp_path: Path) -> None:
+    text = "\n \n\tquery\tresponse\n1\ta\tb\n"
+    assert values(opened(tmp_path, text)) == [{"": "1", "query": "a", "response": "b"}]
+
+
+@pytest.mark.parametrize(
+    "header", ["\rquery,response", 'a"b","c', '"query,response', "a\x00b,c\rd"]
+)
+def test_a_header_that_cannot_be_read_is_refused(tmp_path: Path, header: str) -> None:
+    with pytest.raises(InputError, match="header"):
+        opened(tmp_path, f"{header}\na,b\n")
+
+
 def test_blank_lines_and_records_of_empty_cells_are_no_rows(tmp_path: Path) -> None:
     text = "query,response\n\na,b\n,\n\r\n,,,,\nc,d\n"
     assert outline(opened(tmp_path, text)) == [(3, "ok"), (7, "ok")]
