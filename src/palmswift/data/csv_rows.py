@@ -68,7 +68,7 @@ def open_table(sample: str) -> Table:
     """
     csv.field_size_limit(LONGEST_ROW)  # process-wide; the module has no limit of a reader's own
     whole = sample[: sample.rfind("\n") + 1] or sample
-    header = next(line for line in whole.split("\n") if line.strip())
+    header = next((line for line in whole.split("\n") if line.strip()), "")
     if told := _SEPARATOR_LINE.match(header):
         delimiters = told.group(1)
     else:

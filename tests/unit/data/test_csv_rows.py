@@ -119,7 +119,7 @@ def test_blank_space_before_the_header_is_the_first_cell_s_own(tmp_path: Path) -
     "header", ["\rquery,response", 'a"b","c', '"query,response', "a\x00b,c\rd"]
 )
 def test_a_header_that_cannot_be_read_is_refused(tmp_path: Path, header: str) -> None:
-    with pytest.raises(InputError, match="header"):
+    with pytest.raises(InputError, match="header cannot be read"):
         opened(tmp_path, f"{header}\na,b\n")
 
 
