@@ -26,25 +26,28 @@ def pair(row: Columns, turns: list[Turn], notes: Notes) -> Pair:
     """
     if not row.filled("rejected"):
         raise RowError("no_rejected_answer", "the row has one answer: it is for sft")
-    rejected = _turns(row.one("rejected"), notes)
+    worse = row.one("rejected")
     if row.find("chosen"):
         if not row.filled("chosen"):
             raise RowError("no_answer", "the chosen answer is blank")
-        chosen = _turns(row.one("chosen"), notes)
+        better, worse = _read(row.one("chosen"), worse)
+        chosen = answer(better, notes)
         prompt = _without_answer(turns, chosen)
     else:
         if not turns or role_of(turns[-1]) not in ("assistant", "tool_call"):
             raise RowError("no_answer", "the row has no preferred answer")
         prompt, chosen = turns[:-1], turns[-1:]
     chosen = _dialogue(prompt, chosen)
-    return Pair(chosen, _dialogue(prompt or chosen[:-1], rejected))
+    return Pair(chosen, _dialogue(prompt or chosen[:-1], answer(worse, notes)))
 
 
-def _turns(value: Any, notes: Notes) -> list[Turn]:
-    if isinstance(value, str) and is_messages(parsed := tools.parse(value)):
-        # A cell of a CSV file that holds a list.
-        value = parsed
-    return answer(value, notes)
+def _read(better: Any, worse: Any) -> tuple[Any, Any]:
+    """Both answers; where both are message lists, also those that a CSV cell holds as text.
+
+    One that looks like a list while the other does not is an answer in JSON.
+    """
+    lists = [tools.parse(value) if isinstance(value, str) else value for value in (better, worse)]
+    return (lists[0], lists[1]) if all(map(is_messages, lists)) else (better, worse)
 
 
 def _without_answer(turns: list[Turn], chosen: list[Turn]) -> list[Turn]:

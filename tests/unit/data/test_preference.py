@@ -43,6 +43,13 @@ def test_every_form_of_a_pair_becomes_the_same_row(row: dict[str, Any]) -> None:
     assert kept.as_row() == {"messages": [Q, GOOD], "rejected_response": "bad"}
 
 
+def test_an_answer_that_is_json_stays_text() -> None:
+    text = '[{"role": "user", "content": "x"}]'
+    row = canonical({"prompt": "q", "chosen": "a", "rejected": text}, "dpo")
+    assert row.rejected_response == text
+    assert canonical(row.as_row(), "dpo").rejected_response == text
+
+
 def test_both_dialogues_of_a_pair_get_the_same_system_and_history() -> None:
     row = {"system": "s", "history": [["q1", "a1"]], "prompt": "q", "chosen": "c", "rejected": "r"}
     kept = canonical(row, "dpo")
