@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -81,6 +80,8 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
 
     `BlockingIOError` when another process holds it and we do not `wait`.
     """
+    import fcntl  # not on Windows, where quickstart.py must still be able to say so
+
     with path.open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
