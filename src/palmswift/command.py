@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import json
 import os
 import signal
@@ -15,8 +16,11 @@ from typing import Any, NamedTuple, NoReturn
 
 from palmswift.errors import INTERRUPTED, InputError, PalmswiftError, Problem
 
-_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-"""Errors that a user can mend wherever they come up: disk full, read-only, not allowed."""
+_OF_THE_MACHINE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+)
+"""Errors that a user can mend wherever they come up: disk full, not allowed, an impossible path."""
 
 
 class Done(NamedTuple):
@@ -51,20 +55,33 @@ class _Parser(argparse.ArgumentParser):
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: None = None
     ) -> argparse.Namespace:
-        """As argparse's, but every word that is not known is told, with the nearest option."""
-        found, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            problems = [
-                Problem("is not an option here" if word.startswith("-") else "is too much", word)
-                for word in unknown
-            ]
+        """As argparse's, but all options that are not known are told, each with the nearest."""
+        words = list(sys.argv[1:] if args is None else args)
+        try:
+            found, unknown = self.parse_known_args(words, namespace)
+        except InputError as error:  # a required option is missing: perhaps it was mistyped
             known = self._known_options()
+            mistyped = [word for word in words if word[:2] == "--" and _name(word) not in known]
+            raise InputError(error.summary, self._told(mistyped), remedy=error.remedy) from None
+        if unknown:
             raise InputError(
-                f"{self.prog}: {len(problems)} unknown",
-                [_with_nearest(problem, known) for problem in problems],
+                f"{self.prog}: not understood",
+                self._told(unknown),
                 remedy=f"{self.prog} --help shows examples",
             )
         return found
+
+    def _told(self, words: Sequence[str]) -> list[Problem]:
+        """A problem for each word, but not for what was meant as the value of an option."""
+        known = self._known_options()
+        problems = []
+        for before, word in zip(["", *words], words, strict=False):
+            if word.startswith("-"):
+                like = _nearest(_name(word), known)
+                problems.append(Problem("is not an option here", _name(word), like))
+            elif not before.startswith("-") or "=" in before:
+                problems.append(Problem("stands alone, without an option before it", word))
+        return problems
 
     def _known_options(self) -> list[str]:
         known = list(self._option_string_actions)
@@ -75,11 +92,15 @@ class _Parser(argparse.ArgumentParser):
         return known
 
 
-def _with_nearest(problem: Problem, known: Sequence[str]) -> Problem:
+def _name(word: str) -> str:
+    return word.partition("=")[0]
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
     from difflib import get_close_matches
 
-    like = get_close_matches(problem.where.partition("=")[0], known, n=1)
-    return Problem(problem.what, problem.where, f"did you mean {like[0]}?" if like else "")
+    like = get_close_matches(name, known, n=1)
+    return f"did you mean {like[0]}?" if like else ""
 
 
 def make_parser(prog: str, summary: str, examples: str) -> argparse.ArgumentParser:
@@ -133,6 +154,10 @@ def run(
     """
     words = list(sys.argv[1:] if argv is None else argv)
     console = Console(json_output="--json" in words)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Chinese on a terminal of another encoding is shown as escapes, which JSON reads too.
+            stream.reconfigure(errors="backslashreplace")
     try:
         with _signals_interrupt():
             done = body(parser.parse_args(words), console)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from palmswift.command import Console
@@ -29,7 +30,7 @@ def closing_rows(folder: RunFolder, report: EvaluationReport) -> list[Row]:
     seconds = sum(stage.seconds or 0.0 for stage in folder.state.stages.values())
     endpoint = f"http://127.0.0.1:{folder.recipe.deploy.port}/v1"
     return [
-        Row("model", str(folder.facts("model").get("model"))),
+        Row("model", _model(folder)),
         Row(
             "rows",
             f"{data.get('train')} trained on, {data.get('val')} held out, "
@@ -67,6 +68,11 @@ def show_closing(folder: RunFolder, report: EvaluationReport, console: Console) 
     for row in rows:
         line = Text.assemble("  ", (f"{row.label:<{width}}", "cyan"), "  ", (row.text, row.style))
         terminal.print(line, soft_wrap=True)
+
+
+def _model(folder: RunFolder) -> str:
+    model = str(folder.facts("model").get("model"))
+    return shown(Path(model)) if Path(model).is_dir() else model
 
 
 def _loss(folder: RunFolder) -> str:

@@ -81,7 +81,10 @@ def _input_problems(recipe: Recipe) -> list[Problem]:
 def _file_fault(path: Path) -> str:
     """What is wrong with a file that is to be read; empty when nothing is."""
     try:
+        str(path).encode()
         size = path.stat().st_size
+    except UnicodeEncodeError:
+        return "its name is not UTF-8; rename it"
     except (OSError, ValueError):
         return "there is no such file"
     if not path.is_file():
