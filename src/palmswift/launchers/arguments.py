@@ -65,6 +65,8 @@ def training_arguments(recipe: Recipe, paths: TrainingPaths) -> dict[str, SwiftV
     arguments["output_dir"] = str(paths.output)
     # A version subfolder of ms-swift's own choosing would hide where the results lie.
     arguments["add_version"] = False
+    # A loss that is NaN would be logged as 0, and the run would pass for a good one.
+    arguments["logging_nan_inf_filter"] = False
     if recipe.plugins:
         arguments["external_plugins"] = [str(project_path(name)) for name in recipe.plugins]
     if paths.resume_from is not None:

@@ -31,6 +31,7 @@ OWNED: dict[str, dict[str, str]] = {
         "external_plugins": "write plugins: [FILE.py]",
         "hub_token": f"{_SECRET}; {_BY_ENVIRONMENT.format('MODELSCOPE_API_TOKEN or HF_TOKEN')}",
         "ignore_args_error": "a mistyped argument would pass in silence; take it away",
+        "logging_nan_inf_filter": "a loss that is NaN would pass in silence; take it away",
         "logging_dir": "TensorBoard's files lie in the run folder; take it away",
         "model": "write model.id",
         "model_revision": "write model.revision",
