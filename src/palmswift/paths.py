@@ -40,3 +40,13 @@ def runs_dir() -> Path:
 def models_dir() -> Path:
     """The folder of models that palmswift made or fetched."""
     return work_root() / "models"
+
+
+def project_path(name: str) -> Path:
+    """A file named in a recipe: absolute, or relative to the working folder or the project."""
+    path = user_path(name)
+    try:
+        here = path.is_absolute() or path.exists()
+    except (OSError, ValueError):  # a name that no file system takes
+        here = True
+    return path.absolute() if here else project_root() / path

@@ -39,7 +39,7 @@ BASE, TUNED = "base", "tuned"
 def require_questions(recipe: Recipe) -> None:
     """Refuse, before hours of training, a suite that cannot be used or nothing to ask at all."""
     from palmswift.eval.suite import load_suite
-    from palmswift.hub.source import project_path
+    from palmswift.paths import project_path
 
     if recipe.eval.suite is not None:
         load_suite(project_path(recipe.eval.suite))
@@ -54,7 +54,7 @@ def suite_of(folder: RunFolder) -> Suite:
     """The suite that the recipe names, else one made of the rows that the run held out."""
     from palmswift.eval.dataset import DatasetSource
     from palmswift.eval.suite import load_suite, suite_from_datasets
-    from palmswift.hub.source import project_path
+    from palmswift.paths import project_path
 
     if folder.recipe.eval.suite is not None:
         return load_suite(project_path(folder.recipe.eval.suite))

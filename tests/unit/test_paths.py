@@ -8,7 +8,14 @@ import pytest
 from support_deploy import REPOSITORY
 from support_recipes import make_checkout
 
-from palmswift.paths import models_dir, project_root, runs_dir, user_path, work_root
+from palmswift.paths import (
+    models_dir,
+    project_path,
+    project_root,
+    runs_dir,
+    user_path,
+    work_root,
+)
 
 
 def test_a_checkout_that_is_worked_in_is_the_project(
@@ -41,3 +48,14 @@ def test_a_home_is_expanded_where_there_is_one(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("HOME", "/home/me")
     assert user_path("~/rows.csv") == Path("/home/me/rows.csv")
     assert user_path("~no-such-user-anywhere/rows.csv") == Path("~no-such-user-anywhere/rows.csv")
+
+
+def test_a_file_is_looked_for_here_then_in_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").touch()
+    assert project_path("README.md") == tmp_path / "README.md"
+    assert project_path("LICENSE") == REPOSITORY / "LICENSE"
+    assert project_path("/else/where") == Path("/else/where")
+    assert project_path("x" * 300) == tmp_path / ("x" * 300)

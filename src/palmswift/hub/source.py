@@ -12,7 +12,7 @@ from pathlib import Path
 
 from palmswift.errors import ChildError, InputError
 from palmswift.files import is_file, locked, sha256_of, write_json, write_text
-from palmswift.paths import models_dir, project_root, user_path
+from palmswift.paths import models_dir, project_path
 from palmswift.process import ProcessGroup
 from palmswift.recipes.recipe import EmbeddedModel, ModelSource
 
@@ -20,16 +20,6 @@ MANIFEST = "palmswift.json"
 """Written last into a model folder that we made: a folder with it is whole."""
 
 _TRAINING_ONLY = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "args.json")
-
-
-def project_path(name: str) -> Path:
-    """A file named in a recipe: absolute, or relative to the working folder or the project."""
-    path = user_path(name)
-    try:
-        here = path.is_absolute() or path.exists()
-    except (OSError, ValueError):  # a name that no file system takes
-        here = True
-    return path.absolute() if here else project_root() / path
 
 
 def missing_model(model: ModelSource) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from palmswift.hub.source import project_path
+from palmswift.paths import project_path
 from palmswift.recipes.recipe import Recipe, SwiftValue
 
 SERVED_AS_TRAINED = (

@@ -23,8 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from palmswift import __version__
 from palmswift.errors import InputError
 from palmswift.files import is_file, locked, sha256_of, write_json, write_text
-from palmswift.hub.source import project_path
-from palmswift.paths import project_root, runs_dir, user_path
+from palmswift.paths import project_path, project_root, runs_dir, user_path
 from palmswift.recipes.catalogue import nearest
 from palmswift.recipes.load import resolved_yaml
 from palmswift.recipes.recipe import Recipe

@@ -19,7 +19,6 @@ from palmswift.hub.source import (
     copy_trained,
     embedded_model,
     missing_model,
-    project_path,
 )
 from palmswift.launchers.arguments import (
     TrainingPaths,
@@ -31,6 +30,7 @@ from palmswift.launchers.render import Rendered, render_training
 from palmswift.launchers.run_folder import RunFolder, checkpoints, contents_of
 from palmswift.launchers.training_log import TrainingLog, TrainingView, sparkline
 from palmswift.launchers.verdict import Verdict, judge
+from palmswift.paths import project_path
 from palmswift.process import ProcessGroup
 from palmswift.recipes.load import load_checked
 from palmswift.recipes.recipe import Recipe

@@ -20,7 +20,6 @@ from palmswift.hub.source import (
     copy_trained,
     embedded_model,
     missing_model,
-    project_path,
 )
 from palmswift.recipes.recipe import EmbeddedModel, ModelSource
 
@@ -124,16 +123,6 @@ def test_a_key_changes_with_a_files_content_and_not_with_its_place(tmp_path: Pat
     assert content_key(first) == content_key(second)
     second.write_text("other rows")
     assert content_key(first) != content_key(second)
-
-
-def test_a_file_is_looked_for_here_then_in_the_project(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (project / "rows.jsonl").touch()
-    assert project_path("rows.jsonl") == project / "rows.jsonl"
-    assert project_path("gone.jsonl") == project / "gone.jsonl"
-    assert project_path("/else/where") == Path("/else/where")
-    assert project_path("x" * 300).name == "x" * 300
 
 
 def test_a_local_model_without_a_config_is_told(project: Path) -> None:
