@@ -85,6 +85,14 @@ _KNOWN: tuple[tuple[str, Diagnosis], ...] = (
         Diagnosis("port_taken", "the port is taken", "choose another with --port"),
     ),
     (
+        r"max_steps must be set to a positive value if dataloader does not have a length",
+        Diagnosis(
+            "no_steps",
+            "there are fewer rows than one batch takes, so no step could be taken",
+            "a smaller swift.per_device_train_batch_size, or swift.dataloader_drop_last: false",
+        ),
+    ),
+    (
         r"num_samples=0|NoneType' object is not iterable|ZeroDivisionError",
         Diagnosis(
             "no_rows",

@@ -24,6 +24,11 @@ from palmswift.launchers.diagnosis import TAIL_BYTES, diagnose, log_tail
         ("ConnectionError: Max retries exceeded with url: /api/v1/models", "network"),
         ("OSError: [Errno 98] Address already in use", "port_taken"),
         (
+            "ValueError: args.max_steps must be set to a positive value if dataloader does not "
+            "have a length, was -1",
+            "no_steps",
+        ),
+        (
             "ValueError: num_samples should be a positive integer value, but got num_samples=0",
             "no_rows",
         ),
