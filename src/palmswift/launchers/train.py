@@ -144,12 +144,11 @@ def dry_run(recipe: Recipe, console: Console) -> Done:
 def held(folder: RunFolder, console: Console, script: str) -> Iterator[None]:
     """Keep others off the run; when its work stops short, say how `script` goes on with it."""
     from palmswift.launchers.machine import version_remark
-    from palmswift.recipes.source import shown
 
     go_on = f"python launchers/{script} --resume {folder.path.name}"
     if remark := version_remark():
         console.note(f"note     {remark}")
-    console.note(f"run      {shown(folder.path)}")
+    console.note(f"run      {folder.path}")
     with folder.lock():
         try:
             yield
