@@ -100,6 +100,9 @@ class Handler(BaseHTTPRequestHandler):
         question = request["messages"][-1]["content"]
         if question == "refuse" and mode == "refusing":
             return self.reply(400, {"message": "not now"})
+        if question == "refuse" and mode == "hang":
+            (HERE / "hanging").touch()
+            time.sleep(600)
         text = "ok" if request["model"] != "base" else "no"
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -141,7 +144,7 @@ class StandIn:
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def is_hanging(self) -> bool:
-        """Whether a training hangs at step 3, with a child of its own."""
+        """Whether it hangs: a training at step 3, with a child, or a server at a question."""
         return (self.folder / "hanging").exists()
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support_deploy import processes_of
+from support_deploy import REPOSITORY, processes_of
 from support_runs import StandIn, prepare_project, write_project_recipe
 
 from palmswift import pipeline
@@ -102,6 +106,31 @@ def test_a_stage_that_was_interrupted_is_the_first_to_be_done_again(
     assert _latest().state.stages["test_tuned"].state == "interrupted"
     assert pipeline.main(["--resume", "latest"]) == 0
     assert _commands(swift) == ["sft", "deploy", "deploy"]
+
+
+def test_a_killed_pipeline_leaves_no_server_and_goes_on_where_it_was(
+    tmp_path: Path, swift: StandIn
+) -> None:
+    swift.set("refusing")
+    assert pipeline.main(["--recipe", "mine", *TUNED_ALONE]) == 4
+    swift.set("hang")
+    script = str(REPOSITORY / "launchers" / "pipeline.py")
+    killed = subprocess.Popen(
+        [sys.executable, script, "--resume", "latest"], stderr=subprocess.DEVNULL
+    )
+    _wait_for("the server hangs", swift.is_hanging)
+    killed.kill()
+    killed.wait()
+    _wait_for("everything ends", lambda: not processes_of(tmp_path))
+    swift.set("good")
+    assert pipeline.main(["--resume", "latest"]) == 0
+
+
+def _wait_for(what: str, found: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not found():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
 
 
 def test_a_gate_that_fails_is_exit_code_1_and_stands_on_the_screen(

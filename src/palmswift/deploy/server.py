@@ -69,15 +69,21 @@ class Server:
         folder: Path,
         run: Path | None = None,
         detached: bool = False,
+        outlives_us: bool = True,
         registry: Path | None = None,
         note: Callable[[str], object] = lambda line: None,
         grace: float = 10.0,
     ) -> None:
-        """`note` is told what goes on; `grace` is seconds between TERM and KILL."""
+        """`note` is told what goes on; `grace` is seconds between TERM and KILL.
+
+        The server of a launcher that is killed is still listed and can be stopped; one that
+        nobody would look for (`outlives_us` false) ends with it.
+        """
         self.spec = spec
         self.folder = folder
         self.run = run
         self.detached = detached
+        self.outlives_us = outlives_us
         self.registry = registry or servers_dir()
         self.note = note
         self.grace = grace
@@ -130,7 +136,7 @@ class Server:
             log=self.log,
             env={**command.env, **secret},
             grace=self.grace,
-            outlives_us=True,  # a killed launcher's server is still listed, and can be stopped
+            outlives_us=self.outlives_us,
         )
         process.start()
         self._process = process
