@@ -239,6 +239,7 @@ def _facts(verdict: Verdict, run: RunFolder) -> dict[str, Any]:
 
 def _run_training(command: Rendered, run: RunFolder, log: Path) -> Verdict:
     history = TrainingLog(run.training / "logging.jsonl")
+    history.poll()
     log_start = log.stat().st_size if log.is_file() else 0
     with (
         ProcessGroup(command.argv, log=log, env=command.env) as child,

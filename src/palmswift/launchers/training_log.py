@@ -129,7 +129,9 @@ class TrainingView:
     """Progress on stderr: a bar with loss and time left on a terminal, else a line now and then."""
 
     def __init__(self, log: TrainingLog) -> None:
+        """What `log` has been read of before is an earlier attempt's, and is not shown as now."""
         self.log = log
+        self._last: LogRecord | None = None
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._begun = time.monotonic()
@@ -171,9 +173,8 @@ class TrainingView:
 
     def update(self) -> None:
         """Read the log on and show its last record."""
-        self.log.poll()
-        trained = [record for record in self.log.records if record.loss is not None]
-        last = trained[-1] if trained else None
+        trained = [record for record in self.log.poll() if record.loss is not None]
+        self._last = last = trained[-1] if trained else self._last
         if self._progress is not None and self._task is not None:
             if last is not None:
                 self._progress.update(

@@ -105,6 +105,18 @@ def test_without_a_terminal_a_line_now_and_then_tells_how_it_goes(
     ]
 
 
+def test_a_step_of_an_earlier_attempt_is_not_shown_while_ms_swift_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = iter([0.0, 11.0])
+    monkeypatch.setattr("palmswift.launchers.training_log.time.monotonic", lambda: next(seconds))
+    log = _log_with_a_step(tmp_path)
+    log.poll()
+    with TrainingView(log) as view:
+        view.update()
+    assert capsys.readouterr().err == "    11 s  ms-swift starts\n"
+
+
 class _Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
