@@ -53,7 +53,8 @@ def test_every_recipe_has_a_stored_command() -> None:
 def test_a_recipes_command_is_the_stored_one(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A change of a shipped command is seen in a diff: run this file to write them anew."""
+    """A change of a shipped command is seen in a diff; this writes the stored ones anew:
+    `PYTHONPATH=tests python tests/unit/launchers/test_train.py`."""
     monkeypatch.delenv("PALMSWIFT_SWIFT", raising=False)
     monkeypatch.chdir(REPOSITORY)
     assert main(["--recipe", name, "--dry-run"]) == 0
