@@ -43,7 +43,6 @@ def merge_arguments(folder: RunFolder, checkpoint: Path, out: Path) -> dict[str,
         "torch_dtype": dtype,
         # Merging is a few additions a weight; on the CPU it needs no memory of the card.
         "device_map": "cpu",
-        "check_model": False,
         "output_dir": str(out),
         **kept,
     }

@@ -11,6 +11,7 @@ from support_runs import StandIn, make_run, prepare_project, write_project_recip
 from palmswift.launchers import train
 from palmswift.launchers.export import main, merge_arguments
 from palmswift.launchers.run_folder import RunFolder, find_run
+from palmswift.recipes.catalogue import load_catalogue
 
 
 @pytest.fixture
@@ -93,3 +94,9 @@ def test_the_base_comes_from_the_hub_that_it_was_trained_from(tmp_path: Path) ->
     model = {"id": "Qwen/Qwen3-8B", "source": "huggingface", "revision": "v1"}
     arguments = merge_arguments(_with_model(tmp_path, model=model), Path("c"), Path("o"))
     assert (arguments["use_hf"], arguments["model_revision"]) == (True, "v1")
+
+
+def test_ms_swift_knows_every_argument_of_a_merge(tmp_path: Path) -> None:
+    run = _with_model(tmp_path, swift={"model_type": "qwen3", "template": "qwen3"})
+    known = load_catalogue().flags("export")
+    assert merge_arguments(run, Path("c"), Path("o")).keys() <= known.keys()
