@@ -44,9 +44,9 @@ exec swift sft \
     --logging_steps 5 \
     --report_to tensorboard \
     --check_model false \
-    --lora_rank 8 \
-    --lora_alpha 32 \
+    --lora_rank 32 \
+    --lora_alpha 64 \
     --lora_dropout 0.0 \
     --target_modules all-linear \
-    --num_train_epochs 40 \
-    --learning_rate 0.003
+    --num_train_epochs 20 \
+    --learning_rate 0.005

@@ -44,8 +44,8 @@ exec swift sft \
     --logging_steps 5 \
     --report_to tensorboard \
     --check_model false \
-    --lora_rank 8 \
-    --lora_alpha 32 \
+    --lora_rank 32 \
+    --lora_alpha 64 \
     --lora_dropout 0.0 \
     --target_modules all-linear \
     --quant_method bnb \
@@ -53,5 +53,5 @@ exec swift sft \
     --bnb_4bit_compute_dtype bfloat16 \
     --bnb_4bit_quant_type nf4 \
     --bnb_4bit_use_double_quant true \
-    --num_train_epochs 40 \
-    --learning_rate 0.003
+    --num_train_epochs 20 \
+    --learning_rate 0.005

@@ -19,7 +19,7 @@ exec swift sft \
     --enable_thinking false \
     --add_non_thinking_prefix true \
     --preserve_thinking false \
-    --loss_scale default+ignore_empty_think \
+    --loss_scale all \
     --split_dataset_ratio 0 \
     --max_length 256 \
     --truncation_strategy delete \
