@@ -64,7 +64,6 @@ def record_of(run: RunFolder, report: EvaluationReport) -> dict[str, Any]:
             "gpus": state.hardware["gpus"],
         },
         "versions": {"palmswift": state.palmswift, **state.versions},
-        "git_commit": state.git_commit,
         "seconds": {**seconds, "all": round(sum(seconds.values()), 2)},
         "base_trained_in_this_run": any((run.path / "base").glob("*/run.json")),
         "rows": {key: run.facts("data")[key] for key in ("read", "rejected", "train", "val")},
