@@ -38,6 +38,14 @@ def write_recipe(folder: Path, text: str = WHOLE, name: str = "mine") -> str:
     return str(path)
 
 
+def make_checkout(folder: Path) -> Path:
+    """An empty checkout, which palmswift takes for its project when it is the working folder."""
+    for name in ("recipes/bases", "launchers/templates"):
+        (folder / name).mkdir(parents=True)
+    (folder / "pyproject.toml").touch()
+    return folder
+
+
 def problems_of(path: str, *overrides: str) -> list[Problem]:
     """What the checked load of a recipe complains about."""
     with pytest.raises(InputError) as caught:

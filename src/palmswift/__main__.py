@@ -6,6 +6,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from palmswift import __version__
+
 COMMANDS = {
     "recipes": ("palmswift.recipes.commands", "list, show, check and copy recipes"),
     "plan": ("palmswift.plan.commands", "predict a recipe's peak memory"),
@@ -16,6 +18,8 @@ COMMANDS = {
     "train": ("palmswift.launchers.train", "train what a recipe says"),
     "export": ("palmswift.launchers.export", "merge a run's adapter into 16-bit weights"),
     "serve": ("palmswift.deploy.serve", "serve a run or a model"),
+    "status": ("palmswift.deploy.status", "show the servers that run"),
+    "logs": ("palmswift.deploy.logs", "show what a server has written"),
     "stop": ("palmswift.deploy.stop", "stop a detached server"),
     "eval": ("palmswift.eval.run", "test served models with a suite"),
     "batch": ("palmswift.eval.batch", "answer a file of questions"),
@@ -29,17 +33,43 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Hand the words after the first to that word's command; its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help"):
-        width = max(map(len, COMMANDS))
-        lines = [f"  {name:<{width}}  {purpose}" for name, (_, purpose) in COMMANDS.items()]
-        sys.stdout.write("usage: palmswift COMMAND ...\n\n" + "\n".join(lines) + "\n")
+    word = words[0] if words else "--help"
+    if word in ("-h", "--help"):
+        sys.stdout.write(_help())
         return 0
-    if words[0] not in COMMANDS:
-        sys.stderr.write(f"error: no command {words[0]!r}; there are: {', '.join(COMMANDS)}\n")
+    if word == "--version":
+        sys.stdout.write(f"palmswift {__version__}\n")
+        return 0
+    if word not in COMMANDS:
+        sys.stderr.write(_unknown(word))
         return 2
-    module = importlib.import_module(COMMANDS[words[0]][0])
+    module = importlib.import_module(COMMANDS[word][0])
     code = module.main(words[1:])
     return int(code)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {purpose}" for name, (_, purpose) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: palmswift COMMAND ...",
+            "       palmswift --version",
+            "",
+            *lines,
+            "",
+            "palmswift COMMAND --help shows a command's options, with examples",
+            "",
+        ]
+    )
+
+
+def _unknown(word: str) -> str:
+    from difflib import get_close_matches
+
+    like = get_close_matches(word, COMMANDS, n=1)
+    hint = f"did you mean {like[0]}? " if like else ""
+    return f"error: no command {word!r}\n  -> {hint}palmswift --help lists all of them\n"
 
 
 if __name__ == "__main__":

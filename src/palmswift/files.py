@@ -1,11 +1,10 @@
-"""Files that are whole or absent: atomic writes, append-only lines, content hashes."""
+"""Files that are whole or absent: atomic writes, JSON lines, content hashes, locks."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +15,12 @@ from typing import IO, Any
 def atomic_text(path: Path) -> Iterator[IO[str]]:
     """A text file that appears under `path` only when the block ends well (fsync, then rename)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name[:200]}.{os.urandom(4).hex()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+        with temporary.open("x", encoding="utf-8", newline="\n") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -66,3 +63,24 @@ def sha256_of(path: Path) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def is_file(path: Path) -> bool:
+    """Whether `path` is a file; no error for a name that the file system could not even hold."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a NUL in it
+        return False
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock file `path`; the lock dies with the process, whatever ends it.
+
+    `BlockingIOError` when another process holds it and we do not `wait`.
+    """
+    import fcntl  # not on Windows, where quickstart.py must still be able to say so
+
+    with path.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield

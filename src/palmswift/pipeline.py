@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from palmswift.command import Console, Done, make_parser, run
-from palmswift.launchers.run_folder import RunFolder
+from palmswift.errors import IncompleteError, InputError
 from palmswift.launchers.train import (
     add_recipe_arguments,
     chosen_recipe,
     dry_run,
-    interrupted_hint,
-    opened_run,
+    held,
+    new_run,
+    resumed_run,
 )
 
 if TYPE_CHECKING:
+    from palmswift.eval.report import EvaluationReport
     from palmswift.eval.suite import Suite
+    from palmswift.launchers.run_folder import RunFolder
+    from palmswift.recipes.recipe import Recipe
 
 EXAMPLES = """
 python launchers/pipeline.py --recipe demo_cpu
@@ -33,8 +36,41 @@ BASE, TUNED = "base", "tuned"
 """Labels of the two endpoints in an evaluation report."""
 
 
-def test_stage(folder: RunFolder, label: str, console: Console) -> None:
-    """Serve the base or the tuned model, ask it the recipe's suite, stop the server."""
+def require_questions(recipe: Recipe) -> None:
+    """Refuse, before hours of training, a suite that cannot be used or nothing to ask at all."""
+    from palmswift.eval.suite import load_suite
+    from palmswift.paths import project_path
+
+    if recipe.eval.suite is not None:
+        load_suite(project_path(recipe.eval.suite))
+    elif not recipe.data.val and recipe.data.val_ratio == 0:
+        raise InputError(
+            "there is nothing to test with: no suite, and no row is held out",
+            remedy="--val FILE, or --set data.val_ratio=0.05; launchers/train.py trains alone",
+        )
+
+
+def suite_of(folder: RunFolder) -> Suite:
+    """The suite that the recipe names, else one made of the rows that the run held out."""
+    from palmswift.eval.dataset import DatasetSource
+    from palmswift.eval.suite import load_suite, suite_from_datasets
+    from palmswift.paths import project_path
+
+    if folder.recipe.eval.suite is not None:
+        return load_suite(project_path(folder.recipe.eval.suite))
+    held_out = folder.data / "val.jsonl"
+    return suite_from_datasets(
+        folder.recipe.name,
+        [DatasetSource(path=str(held_out), tags=["held_out"])],
+        description="Rows of the run's own data that were held out of training.",
+    )
+
+
+def ask_stage(folder: RunFolder, label: str, console: Console) -> None:
+    """Serve the base or the tuned model, ask it the recipe's suite, stop the server.
+
+    `IncompleteError` when requests stay without a reply: they are asked again by a resumed run.
+    """
     from palmswift.deploy.server import Server
     from palmswift.deploy.spec import base_of_run, spec_of_run
     from palmswift.eval.endpoint import Endpoint
@@ -54,6 +90,7 @@ def test_stage(folder: RunFolder, label: str, console: Console) -> None:
             spec.model_copy(update={"port": 0}),
             folder=folder.logs / "deploy",
             run=folder.path,
+            outlives_us=False,
             note=lambda line: console.note(f"         {line}"),
         ) as server:
             console.note(f"         {len(suite.cases)} cases over {server.base_url}")
@@ -76,26 +113,14 @@ def test_stage(folder: RunFolder, label: str, console: Console) -> None:
             if summary.endpoint == label and summary.tag and measured and measured.n:
                 facts[f"exact_{summary.tag}"] = f"{measured.count}/{measured.n}"
                 console.note(f"         {summary.tag}: {measured.count} of {measured.n} exact")
+        everything = report.summary(label)
+        if unanswered := everything.errors + everything.not_asked:
+            raise IncompleteError(f"{unanswered} requests to the {label} model have no reply")
 
 
-def suite_of(folder: RunFolder) -> Suite:
-    """The suite that the recipe names, else one made of the rows that the run held out."""
-    from palmswift.eval.dataset import DatasetSource
-    from palmswift.eval.suite import load_suite, suite_from_datasets
-    from palmswift.hub.source import project_path
-
-    if folder.recipe.eval.suite is not None:
-        return load_suite(project_path(folder.recipe.eval.suite))
-    held_out = folder.data / "val.jsonl"
-    return suite_from_datasets(
-        folder.recipe.name,
-        [DatasetSource(path=str(held_out), tags=["held_out"])],
-        description="Rows of the run's own data that were held out of training.",
-    )
-
-
-def pipeline_stages(folder: RunFolder, console: Console) -> Path:
-    """All stages, those that are done left as they are; the evaluation report's page."""
+def pipeline_stages(folder: RunFolder, console: Console) -> EvaluationReport:
+    """All stages, those that are done left as they are; the evaluation's report."""
+    from palmswift.eval.report import JSON_NAME, read_report
     from palmswift.launchers.export import merge_stage
     from palmswift.launchers.training import train_stages
 
@@ -103,91 +128,47 @@ def pipeline_stages(folder: RunFolder, console: Console) -> Path:
     if folder.recipe.export.merge:
         merge_stage(folder, console)
     for label in (BASE, TUNED) if folder.recipe.eval.baseline else (TUNED,):
-        test_stage(folder, label, console)
-    return folder.evaluation / "evaluation_report.html"
-
-
-def closing_screen(folder: RunFolder) -> str:
-    """What was trained, on what, how it went, base against tuned, and where to go on."""
-    from palmswift.launchers.training_log import TrainingLog, sparkline
-
-    data, trained = folder.facts("data"), folder.facts("train")
-    history = TrainingLog(folder.training / "logging.jsonl")
-    history.poll()
-    losses = history.losses
-    seconds = sum(stage.seconds or 0.0 for stage in folder.state.stages.values())
-    lines = [
-        "",
-        f"{folder.recipe.name}: {folder.recipe.summary}",
-        f"  model    {folder.facts('model').get('model')}",
-        f"  data     {data.get('train')} rows trained on, {data.get('val')} held out, "
-        f"{data.get('rejected')} rejected (data/report.html)",
-        f"  loss     {losses[0]:.3f} {sparkline(losses)} {losses[-1]:.3f}"
-        f"   {trained.get('steps')} steps",
-        *_comparison(folder),
-        f"  time     {seconds:.0f} s in all",
-        f"  report   {folder.evaluation / 'evaluation_report.html'}",
-        f"  curves   tensorboard --logdir {folder.training}",
-        f"  serve    python deploy/serve.py --run {folder.path.name}",
-        "  chat     python eval/chat.py --endpoint "
-        f"http://127.0.0.1:{folder.recipe.deploy.port}/v1",
-    ]
-    return "\n".join(lines)
-
-
-def _comparison(folder: RunFolder) -> list[str]:
-    from palmswift.eval.report import JSON_NAME, read_report
-
-    report = read_report(folder.evaluation / JSON_NAME)
-    width = max((len(summary.tag or "") for summary in report.summaries), default=0)
-    lines = []
-    for tag in dict.fromkeys(summary.tag for summary in report.summaries if summary.tag):
-        cells = []
-        for label in report.labels:
-            metrics = report.summary(label, tag).metrics
-            exact, passed = metrics.get("exact_match"), metrics.get("pass_rate")
-            shown = exact if exact and exact.n else passed
-            if shown and shown.n:
-                kind = "exact" if shown is exact else "passed"
-                cells.append(f"{label} {shown.count}/{shown.n} {kind}")
-        lines.append(f"  {tag:<{width}}  {'   '.join(cells)}")
-    failed = [gate for gate in report.gates if gate.state == "failed"]
-    lines += [f"  gate     FAILED: {gate.gate} ({gate.endpoint})" for gate in failed]
-    if not failed and report.gates:
-        lines.append("  gates    all passed")
-    return lines
+        try:
+            ask_stage(folder, label, console)
+        except IncompleteError as error:
+            console.note(f"         {error}")  # the other model is asked all the same
+    return read_report(folder.evaluation / JSON_NAME)
 
 
 def _body(args: argparse.Namespace, console: Console) -> Done:
     if args.dry_run:
-        return dry_run(chosen_recipe(args), console)
-    folder = opened_run(args)
-    if folder.recipe.eval.suite is not None:
-        suite_of(folder)  # A suite that cannot be used is told before hours of training.
-    console.note(f"run      {folder.path}")
-    with folder.lock():
-        try:
-            page = pipeline_stages(folder, console)
-        except KeyboardInterrupt:
-            console.note(interrupted_hint(folder.path, "pipeline.py"))
-            raise
-    console.say(closing_screen(folder))
-    return Done(_document(folder, page), exit_code=_exit_code(folder))
+        recipe = chosen_recipe(args)
+        require_questions(recipe)
+        return dry_run(recipe, console)
+    if args.resume:
+        folder = resumed_run(args)
+        require_questions(folder.recipe)
+    else:
+        recipe = chosen_recipe(args)
+        require_questions(recipe)
+        folder = new_run(recipe, args.set)
+    from palmswift.screen import show_closing
+
+    with held(folder, console, "pipeline.py"):
+        report = pipeline_stages(folder, console)
+    show_closing(folder, report, console)
+    code = _exit_code(report)
+    if code == IncompleteError.exit_code:
+        console.note(f"go on with: python launchers/pipeline.py --resume {folder.path.name}")
+    document = {
+        "run": str(folder.path),
+        "report": str(folder.evaluation / "evaluation_report.html"),
+        "verdict": report.verdict,
+        "stages": folder.stages_document(),
+    }
+    return Done(document, code)
 
 
-def _exit_code(folder: RunFolder) -> int:
+def _exit_code(report: EvaluationReport) -> int:
     """1 when a gate failed, 4 when requests stayed unanswered (as eval/run.py), else 0."""
-    from palmswift.eval.report import JSON_NAME, read_report
-
-    report = read_report(folder.evaluation / JSON_NAME)
     if report.unanswered:
-        return 4
+        return IncompleteError.exit_code
     return 1 if any(gate.state == "failed" for gate in report.gates) else 0
-
-
-def _document(folder: RunFolder, page: Path) -> dict[str, Any]:
-    stages = {name: stage.model_dump(mode="json") for name, stage in folder.state.stages.items()}
-    return {"run": str(folder.path), "report": str(page), "stages": stages}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,12 +6,20 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 
 import psutil
+
+from palmswift.errors import ChildError
+
+_POLL_SECONDS = 0.05
+_KILL_SECONDS = 10.0
+"""How long killed processes may take to be gone."""
 
 
 class ProcessGroup:
@@ -29,14 +37,21 @@ class ProcessGroup:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         grace: float = 10.0,
+        outlives_us: bool = False,
     ) -> None:
-        """`env` is added to our own environment; `grace` is seconds between TERM and KILL."""
+        """`env` is added to our own environment; `grace` is seconds between TERM and KILL.
+
+        A guard process ends the group when we are killed, unless it `outlives_us`.
+        """
         self.argv = list(argv)
         self.log = log
         self.env = {**os.environ, **(env or {})}
         self.cwd = cwd
         self.grace = grace
+        self.outlives_us = outlives_us
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: _Guard | None = None
+        self._stopped = False
 
     def __enter__(self) -> ProcessGroup:
         self.start()
@@ -51,41 +66,117 @@ class ProcessGroup:
         self.stop()
 
     def start(self) -> None:
-        """Start the child; its stdout and stderr are appended to `log`."""
+        """Start the child; its stdout and stderr are appended to `log`.
+
+        `ChildError` when there is no such program, or it cannot be run.
+        """
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
-                self.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=self.env,
-                cwd=self.cwd,
-                start_new_session=True,
-            )
+        with uninterrupted(), contextlib.ExitStack() as undo, self.log.open("ab") as output:
+            guard = None if self.outlives_us else _Guard(self.grace)
+            if guard is not None:
+                undo.callback(guard.dismiss)
+            try:
+                self._process = subprocess.Popen(
+                    self.argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=self.env,
+                    cwd=self.cwd,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise ChildError(
+                    f"{self.argv[0]} could not be started: {error.strerror}",
+                    remedy="python3 quickstart.py install",
+                ) from error
+            if guard is not None:
+                guard.watch(self._process.pid)
+            undo.pop_all()
+            self._guard = guard
 
     @property
     def pid(self) -> int:
         """The child's process id, which is also the group's and the session's."""
-        if self._process is None:
-            raise RuntimeError("the process was not started")
-        return self._process.pid
+        return self._started().pid
 
     def poll(self) -> int | None:
         """The child's exit code (negative: the signal that ended it), None while it runs."""
-        return None if self._process is None else self._process.poll()
+        return None if self._process is None else _exit_code(self._process)
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the child; `subprocess.TimeoutExpired` after `timeout` seconds."""
-        if self._process is None:
-            raise RuntimeError("the process was not started")
-        return self._process.wait(timeout)
+        process = self._started()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (code := _exit_code(process)) is None:
+            if timeout is not None and deadline is not None and time.monotonic() >= deadline:
+                raise subprocess.TimeoutExpired(self.argv, timeout)
+            time.sleep(_POLL_SECONDS)
+        return code
 
     def stop(self) -> None:
-        """End the group: TERM, `grace` seconds, KILL; returns when no member is left."""
-        if self._process is None:
+        """End the group as `stop_group` does; nothing happens when it was stopped before."""
+        if self._process is None or self._stopped:
             return
-        stop_group(self.pid, self.grace, reap=self._process)
+        with uninterrupted():
+            try:
+                stop_group(self.pid, self.grace, reap=self._process)
+            finally:
+                self._stopped = True
+                if self._guard is not None:
+                    self._guard.dismiss()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError("the process was not started")
+        return self._process
+
+
+class _Guard:
+    """A small process that ends a group when our end of its pipe closes without a word."""
+
+    def __init__(self, grace: float) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "palmswift.guard", str(grace)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def watch(self, group: int) -> None:
+        """From now on the group ends with us."""
+        self._say(f"{group}\n")
+
+    def dismiss(self) -> None:
+        """The group has ended: the guard goes too."""
+        self._say("done\n")
+        with contextlib.suppress(BrokenPipeError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        self._process.wait()
+
+    def _say(self, line: str) -> None:
+        with contextlib.suppress(BrokenPipeError):  # someone killed the guard; we go on without
+            if self._process.stdin is not None:
+                self._process.stdin.write(line.encode())
+                self._process.stdin.flush()
+
+
+def _exit_code(process: subprocess.Popen[bytes]) -> int | None:
+    """The exit code of a child that is not collected yet, so that its number stays its own.
+
+    A number that is free can be given to a stranger's group, which a later signal would hit.
+    """
+    if process.returncode is not None or not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return process.poll()
+    try:
+        ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:  # collected by somebody else
+        return process.poll()
+    if ended is None:
+        return None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
 def group_members(group: int) -> list[int]:
@@ -98,17 +189,80 @@ def group_members(group: int) -> list[int]:
     return members
 
 
+def family(group: int) -> list[psutil.Process]:
+    """The group's members and their descendants; torchrun's and vLLM's workers leave the group."""
+    found: dict[int, psutil.Process] = {}
+    for pid in group_members(group):
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
+            found[pid] = process
+            found.update((child.pid, child) for child in process.children(recursive=True))
+    return list(found.values())
+
+
 def stop_group(
     group: int, grace: float = 10.0, *, reap: subprocess.Popen[bytes] | None = None
 ) -> None:
-    """TERM to the process group, wait, KILL what is left; returns when no member lives."""
-    for send, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
+    """TERM to the group, `grace` seconds, then KILL to it and to what it started outside itself.
+
+    Returns when none of them lives; `reap`, the group's first process, is collected last.
+    `ChildError` when one survives KILL.
+    """
+    processes = family(group)
+    for send, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_SECONDS)):
+        deadline = time.monotonic() + patience
+        # A group without a member is not signalled: its number may be another's by now.
+        if not group_members(group):
+            break
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, send)
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
-            if reap is not None:
-                reap.poll()
-            if not group_members(group):
-                return
-            time.sleep(0.1)
+        while group_members(group) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()  # psutil looks at the start time too, so never at a reused number
+    deadline = time.monotonic() + _KILL_SECONDS
+    while living := [process.pid for process in processes if _lives(process)]:
+        if time.monotonic() > deadline:
+            raise ChildError(
+                f"processes survived KILL: {', '.join(map(str, living))}",
+                remedy="they hang in a driver or a file system; dmesg and nvidia-smi say more",
+            )
+        time.sleep(_POLL_SECONDS)
+    if reap is not None:
+        reap.wait()
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it runs; a zombie holds nothing, and its parent may never collect it."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and a closed terminal wait for the block's end, and are acted on there.
+
+    So that no second Ctrl-C cuts the ending of processes short, and none comes between the start
+    of a process and the note of its number.
+    """
+    came: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # What is ignored (nohup) stays so, for the children that inherit it too.
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, remember)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])

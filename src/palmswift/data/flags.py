@@ -98,7 +98,8 @@ def template_of(recipe: Recipe, model: str | None, log: Path) -> TemplateSpec:
 
 def _tokenizer_of(recipe: Recipe, log: Path) -> str:
     """The folder or hub id with the model's config and tokenizer, made here if it is embedded."""
-    from palmswift.hub.source import embedded_model, project_path
+    from palmswift.hub.source import embedded_model
+    from palmswift.paths import project_path
     from palmswift.recipes.load import load_checked
 
     model = recipe.model

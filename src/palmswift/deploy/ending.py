@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
-import time
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import psutil
 
-from palmswift.errors import ChildError
-from palmswift.process import group_members, stop_group
-
-_KILL_SECONDS = 5.0
-"""How long a killed process may take to be gone."""
+from palmswift.process import family, stop_group
 
 
 class Ended(NamedTuple):
@@ -34,62 +26,15 @@ class Ended(NamedTuple):
         )
 
 
-def end_server(group: int, port: int, grace: float = 10.0) -> Ended:
-    """End the process group and what its members started outside it, then look that none is left.
+def end_server(group: int, grace: float = 10.0) -> Ended:
+    """End the process group and what its members started outside it, and look that none is left.
 
-    `ChildError` when a process survived KILL. A port that `group` listened on is free then.
+    `ChildError` when a process survived KILL. A port that the group listened on is free then.
     """
-    processes = _family(group)
+    processes = family(group)
     memory = 0
     for process in processes:
         with contextlib.suppress(psutil.Error):
             memory += process.memory_info().rss
     stop_group(group, grace)
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            if process.is_running():
-                process.kill()
-    deadline = time.monotonic() + _KILL_SECONDS
-    while living := [process for process in processes if _lives(process)]:
-        if time.monotonic() > deadline:
-            names = ", ".join(str(process.pid) for process in living)
-            raise ChildError(
-                f"processes of the server on port {port} survived KILL: {names}",
-                remedy="they hang in a driver or a file system; dmesg and nvidia-smi say more",
-            )
-        time.sleep(0.05)
     return Ended(len(processes), memory >> 20)
-
-
-def _lives(process: psutil.Process) -> bool:
-    """Whether it runs; a zombie holds nothing, and its parent may never collect it."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _family(group: int) -> list[psutil.Process]:
-    """The group's members and their descendants (vLLM's workers open groups of their own)."""
-    found: dict[int, psutil.Process] = {}
-    for pid in group_members(group):
-        with contextlib.suppress(psutil.Error):
-            process = psutil.Process(pid)
-            found[pid] = process
-            found.update((child.pid, child) for child in process.children(recursive=True))
-    return list(found.values())
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """No second Ctrl-C, SIGTERM or closed terminal cuts the ending of processes short."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from palmswift.deploy.ending import Ended, end_server, uninterrupted
+from palmswift.deploy.ending import Ended, end_server
 from palmswift.deploy.explain import server_error
 from palmswift.deploy.keyed import KEY_VARIABLE
 from palmswift.deploy.ports import free_port, holder_of, listens, require_port
@@ -34,7 +34,7 @@ from palmswift.errors import ChildError
 from palmswift.files import write_text
 from palmswift.launchers.render import PROGRAM_VARIABLE, Rendered, render_command
 from palmswift.launchers.run_folder import utc_now
-from palmswift.process import ProcessGroup, group_members
+from palmswift.process import ProcessGroup, group_members, uninterrupted
 
 _POLL_SECONDS = 0.2
 _REFUSALS = 3
@@ -69,15 +69,21 @@ class Server:
         folder: Path,
         run: Path | None = None,
         detached: bool = False,
+        outlives_us: bool = True,
         registry: Path | None = None,
         note: Callable[[str], object] = lambda line: None,
         grace: float = 10.0,
     ) -> None:
-        """`note` is told what goes on; `grace` is seconds between TERM and KILL."""
+        """`note` is told what goes on; `grace` is seconds between TERM and KILL.
+
+        The server of a launcher that is killed is still listed and can be stopped; one that
+        nobody would look for (`outlives_us` false) ends with it.
+        """
         self.spec = spec
         self.folder = folder
         self.run = run
         self.detached = detached
+        self.outlives_us = outlives_us
         self.registry = registry or servers_dir()
         self.note = note
         self.grace = grace
@@ -125,17 +131,15 @@ class Server:
         self.log.unlink(missing_ok=True)
         key = self.spec.api_key
         secret = {} if key is None else {KEY_VARIABLE: key.get_secret_value()}
-        self._process = ProcessGroup(
-            command.argv, log=self.log, env={**command.env, **secret}, grace=self.grace
+        process = ProcessGroup(
+            command.argv,
+            log=self.log,
+            env={**command.env, **secret},
+            grace=self.grace,
+            outlives_us=self.outlives_us,
         )
-        try:
-            self._process.start()
-        except OSError as error:
-            self._process = None
-            raise ChildError(
-                f"{command.argv[0]} could not be started: {error.strerror}",
-                remedy="python3 quickstart.py install",
-            ) from error
+        process.start()
+        self._process = process
         self.state = self._state_of(self._process)
         claim(self.state, self.registry)
 
@@ -231,7 +235,7 @@ class Server:
         if self._process is None:
             return Ended(0, 0)
         with uninterrupted():
-            ended = end_server(self._process.pid, self.port, self.grace)
+            ended = end_server(self._process.pid, self.grace)
             self._process.stop()
             self._process = None
             if self.state is not None:

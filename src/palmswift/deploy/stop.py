@@ -58,7 +58,7 @@ def _stop(state: ServerState, console: Console) -> dict[str, Any]:
     if members:
         console.note(f"stopping {state.name} on port {state.port} ...")
         mark_stopping(state, folder)
-        ended = end_server(state.pid, state.port)
+        ended = end_server(state.pid)
         console.say(ended.sentence(state.name, state.port))
     else:
         console.say(f"{state.name} on port {state.port} had ended by itself; its log: {state.log}")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from palmswift.errors import ChildError, InputError
-from palmswift.files import sha256_of, write_json, write_text
-from palmswift.paths import models_dir, project_root
+from palmswift.files import is_file, locked, sha256_of, write_json, write_text
+from palmswift.paths import models_dir, project_path
+from palmswift.process import ProcessGroup
 from palmswift.recipes.recipe import EmbeddedModel, ModelSource
 
 MANIFEST = "palmswift.json"
@@ -21,20 +22,12 @@ MANIFEST = "palmswift.json"
 _TRAINING_ONLY = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "args.json")
 
 
-def project_path(name: str) -> Path:
-    """A file named in a recipe: absolute, or relative to the working folder or the project."""
-    path = Path(name).expanduser()
-    if path.is_absolute() or path.exists():
-        return path.resolve()
-    return (project_root() / path).resolve()
-
-
 def missing_model(model: ModelSource) -> str | None:
     """What is wrong with where the model should be; None when it is there or can be made."""
-    if model.source == "local" and not (project_path(model.id) / "config.json").is_file():
+    if model.source == "local" and not is_file(project_path(model.id) / "config.json"):
         return f"{project_path(model.id)} is not a model folder: it has no config.json"
     if model.embedded is not None:
-        absent = [name for name in model.embedded.corpus if not project_path(name).is_file()]
+        absent = [name for name in model.embedded.corpus if not is_file(project_path(name))]
         if absent:
             return f"the tokenizer's corpus is missing: {', '.join(absent)}"
     return None
@@ -49,42 +42,80 @@ def content_key(*parts: object) -> str:
     return digest.hexdigest()[:12]
 
 
-def cached_model(name: str, key: str, make: Callable[[Path], None]) -> Path:
-    """`models/<name>-<key>`, made by `make` when it is not there; a torn one is made again."""
+def cached_model(
+    name: str,
+    key: str,
+    make: Callable[[Path], None],
+    note: Callable[[str], object] = lambda line: None,
+) -> Path:
+    """`models/<name>-<key>`, made by `make` when it is not there; a torn one is made again.
+
+    The folder appears when it is whole. One process makes it; others wait for it, which `note` is
+    told.
+    """
     folder = models_dir() / f"{name}-{key}"
     if (folder / MANIFEST).is_file():
         return folder
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    make(folder)
-    write_json(folder / MANIFEST, {"name": name, "key": key})
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _sole_maker(folder, note):
+        if not (folder / MANIFEST).is_file():
+            _make_whole(folder, name, key, make)
     return folder
 
 
-def embedded_model(name: str, spec: EmbeddedModel, log: Path) -> Path:
-    """The folder of the small Qwen3 that `spec` describes, made if it is not there yet."""
+@contextlib.contextmanager
+def _sole_maker(folder: Path, note: Callable[[str], object]) -> Iterator[None]:
+    lock = folder.with_name(f".{folder.name}.lock")
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(lock))
+        except BlockingIOError:
+            note(f"another process is making {folder}: waiting for it")
+            held.enter_context(locked(lock, wait=True))
+        yield
+
+
+def _make_whole(folder: Path, name: str, key: str, make: Callable[[Path], None]) -> None:
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        make(part)
+        write_json(part / MANIFEST, {"name": name, "key": key})
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def embedded_model(
+    name: str, spec: EmbeddedModel, log: Path, note: Callable[[str], object] = lambda line: None
+) -> Path:
+    """The folder of the small Qwen3 that `spec` describes, made if it is not there yet.
+
+    `ChildError` when it cannot be made, with the end of `log`.
+    """
     corpus = [project_path(path) for path in spec.corpus]
-    if absent := [path for path in corpus if not path.is_file()]:
+    if absent := [path for path in corpus if not is_file(path)]:
         raise InputError(f"the tokenizer's corpus is missing: {', '.join(map(str, absent))}")
 
     def make(folder: Path) -> None:
         resolved = spec.model_copy(update={"corpus": [str(path) for path in corpus]})
         spec_file = folder / "embedded.json"
         write_text(spec_file, resolved.model_dump_json(indent=2))
-        _run_builder([sys.executable, "-m", "palmswift.hub.embedded", spec_file, folder], log)
+        argv = [sys.executable, "-m", "palmswift.hub.embedded", str(spec_file), str(folder)]
+        with ProcessGroup(argv, log=log) as child:
+            exit_code = child.wait()
+        if exit_code != 0:
+            last = log.read_text(encoding="utf-8", errors="replace").rstrip().rpartition("\n")[2]
+            raise ChildError(
+                f"the embedded model {name} could not be made (exit code {exit_code}): {last}",
+                remedy=f"the whole output: {log}",
+            )
 
     shape = spec.model_dump(mode="json", exclude={"corpus"})
-    return cached_model(name, content_key(shape, *corpus), make)
-
-
-def _run_builder(argv: Sequence[str | Path], log: Path) -> None:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        done = subprocess.run(
-            [str(word) for word in argv], stdout=output, stderr=subprocess.STDOUT, check=False
-        )
-    if done.returncode != 0:
-        raise ChildError(f"the embedded model could not be made; see {log}")
+    return cached_model(name, content_key(shape, *corpus), make, note)
 
 
 def copy_trained(checkpoint: Path, folder: Path) -> None:

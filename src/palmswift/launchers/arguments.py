@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from palmswift.paths import project_path
 from palmswift.recipes.recipe import Recipe, SwiftValue
 
 SERVED_AS_TRAINED = (
@@ -64,8 +65,10 @@ def training_arguments(recipe: Recipe, paths: TrainingPaths) -> dict[str, SwiftV
     arguments["output_dir"] = str(paths.output)
     # A version subfolder of ms-swift's own choosing would hide where the results lie.
     arguments["add_version"] = False
+    # A loss that is NaN would be logged as 0, and the run would pass for a good one.
+    arguments["logging_nan_inf_filter"] = False
     if recipe.plugins:
-        arguments["external_plugins"] = list(recipe.plugins)
+        arguments["external_plugins"] = [str(project_path(name)) for name in recipe.plugins]
     if paths.resume_from is not None:
         arguments["resume_from_checkpoint"] = str(paths.resume_from)
     return {**arguments, **recipe.swift}

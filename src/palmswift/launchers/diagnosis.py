@@ -85,6 +85,14 @@ _KNOWN: tuple[tuple[str, Diagnosis], ...] = (
         Diagnosis("port_taken", "the port is taken", "choose another with --port"),
     ),
     (
+        r"max_steps must be set to a positive value if dataloader does not have a length",
+        Diagnosis(
+            "no_steps",
+            "there are fewer rows than one batch takes, so no step could be taken",
+            "a smaller swift.per_device_train_batch_size, or swift.dataloader_drop_last: false",
+        ),
+    ),
+    (
         r"num_samples=0|NoneType' object is not iterable|ZeroDivisionError",
         Diagnosis(
             "no_rows",
@@ -97,21 +105,24 @@ _KNOWN: tuple[tuple[str, Diagnosis], ...] = (
 _ERROR_LINE = re.compile(r"^\s*(?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt)\b.*|.*Killed.*)$")
 
 
-def log_tail(log: Path, lines: int = 15) -> list[str]:
-    """The last lines of a log, progress-bar redraws left out."""
+def log_tail(log: Path, lines: int = 15, *, start: int = 0) -> list[str]:
+    """The last lines of a log after byte `start`, progress-bar redraws left out."""
     if not log.is_file():
         return []
     with log.open("rb") as stream:
         stream.seek(0, 2)
-        stream.seek(max(0, stream.tell() - TAIL_BYTES))
+        stream.seek(max(start, stream.tell() - TAIL_BYTES))
         text = stream.read().decode("utf-8", errors="replace")
     kept = [part for line in text.split("\n") if (part := line.rsplit("\r", 1)[-1].rstrip())]
     return kept[-lines:]
 
 
-def diagnose(log: Path, exit_code: int | None) -> Diagnosis:
-    """The known failure that the end of the log shows, else its last error line."""
-    text = "\n".join(log_tail(log, lines=400))
+def diagnose(log: Path, exit_code: int | None, *, start: int = 0) -> Diagnosis:
+    """The known failure that the end of the log shows, else its last error line.
+
+    Only what stands after byte `start` counts: an earlier attempt's failure is not this one's.
+    """
+    text = "\n".join(log_tail(log, lines=400, start=start))
     for pattern, diagnosis in _KNOWN:
         match = re.search(pattern, text)
         if match:

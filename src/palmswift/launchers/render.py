@@ -11,8 +11,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from palmswift.errors import InputError
+from palmswift.launchers.arguments import (
+    TrainingPaths,
+    child_environment,
+    training_arguments,
+)
 from palmswift.paths import project_root
-from palmswift.recipes.recipe import SwiftValue
+from palmswift.recipes.recipe import Recipe, SwiftValue
 
 SwiftCommand = Literal["sft", "pt", "rlhf", "infer", "export", "deploy"]
 
@@ -32,7 +37,10 @@ def swift_program() -> list[str]:
     """The words that start ms-swift: the `swift` beside this Python, or PALMSWIFT_SWIFT's."""
     chosen = os.environ.get(PROGRAM_VARIABLE)
     if chosen:
-        return shlex.split(chosen)
+        try:
+            return shlex.split(chosen)
+        except ValueError as error:
+            raise InputError(f"{PROGRAM_VARIABLE} is not a command line: {error}") from error
     return [str(Path(sys.executable).with_name("swift"))]
 
 
@@ -48,6 +56,16 @@ def flag_words(value: SwiftValue) -> list[str]:
     if isinstance(value, dict):
         return [json.dumps(value, ensure_ascii=False)]
     return [str(value)]
+
+
+def render_training(recipe: Recipe, paths: TrainingPaths) -> Rendered:
+    """The command that trains what the recipe says."""
+    return render_command(
+        recipe.swift_command,
+        training_arguments(recipe, paths),
+        env=child_environment(recipe, paths.model),
+        title=f"{recipe.name}: {recipe.summary}",
+    )
 
 
 def render_command(

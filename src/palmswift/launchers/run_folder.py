@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import itertools
+import json
 import os
 import platform
 import re
@@ -17,15 +18,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from palmswift import __version__
 from palmswift.errors import InputError
-from palmswift.files import write_json, write_text
-from palmswift.launchers.machine import gpus
-from palmswift.paths import project_root, runs_dir
+from palmswift.files import is_file, locked, sha256_of, write_json, write_text
+from palmswift.paths import project_path, project_root, runs_dir, user_path
+from palmswift.recipes.catalogue import nearest
+from palmswift.recipes.load import resolved_yaml
 from palmswift.recipes.recipe import Recipe
+from palmswift.recipes.yaml_text import parse
+from palmswift.setup.gpus import ask_gpus
 
 StageState = Literal["running", "done", "failed", "interrupted"]
 
@@ -42,6 +45,7 @@ class Stage(BaseModel):
     started: str
     """UTC, ISO 8601."""
     seconds: float | None = None
+    """Of all attempts together."""
     facts: dict[str, Any] = Field(default_factory=dict)
     error: str = ""
 
@@ -59,6 +63,8 @@ class RunState(BaseModel):
     hardware: dict[str, Any]
     git_commit: str | None = None
     overrides: list[str] = Field(default_factory=list)
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """The data files by absolute path, with the SHA-256 of what was in them when the run began."""
     stages: dict[str, Stage] = Field(default_factory=dict)
 
 
@@ -100,29 +106,23 @@ class RunFolder:
         cls, recipe: Recipe, *, parent: Path | None = None, overrides: list[str] | None = None
     ) -> RunFolder:
         """A new folder `<recipe>-<time>` under `parent` (runs/), with its recipe and state."""
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        parent = parent or runs_dir()
-        path = parent / f"{recipe.name}-{stamp}"
-        for number in range(2, 1000):
-            try:
-                path.mkdir(parents=True)
-                break
-            except FileExistsError:
-                path = parent / f"{recipe.name}-{stamp}-{number}"
-        resolved = yaml.safe_dump(
-            recipe.model_dump(mode="json", exclude={"base"}), allow_unicode=True, sort_keys=False
-        )
-        write_text(path / "recipe.resolved.yaml", resolved)
-        state = RunState(
-            recipe=recipe.name,
-            created=utc_now(),
-            versions=package_versions(),
-            hardware=hardware(),
-            git_commit=git_commit(),
-            overrides=overrides or [],
-        )
-        write_json(path / "run.json", state.model_dump(mode="json"))
-        return cls(path)
+        path = _new_folder(parent or runs_dir(), recipe.name)
+        try:
+            write_text(path / "recipe.resolved.yaml", resolved_yaml(recipe))
+            state = RunState(
+                recipe=recipe.name,
+                created=utc_now(),
+                versions=package_versions(),
+                hardware=hardware(),
+                git_commit=git_commit(),
+                overrides=overrides or [],
+                inputs=contents_of(recipe),
+            )
+            write_json(path / "run.json", state.model_dump(mode="json"))
+            return cls(path)
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
 
     def _read_state(self) -> RunState:
         file = self.path / "run.json"
@@ -136,8 +136,11 @@ class RunFolder:
     def _read_recipe(self) -> Recipe:
         file = self.path / "recipe.resolved.yaml"
         try:
-            return Recipe.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-        except (OSError, ValidationError, yaml.YAMLError) as error:
+            text = parse(file.read_text(encoding="utf-8"), str(file))
+            if text.problems:
+                raise InputError(f"{file} cannot be read", text.problems)
+            return Recipe.model_validate(text.value)
+        except (FileNotFoundError, ValidationError, UnicodeDecodeError) as error:
             raise InputError(f"{file} cannot be read: {error}") from error
 
     def save(self) -> None:
@@ -154,9 +157,15 @@ class RunFolder:
         found = self.state.stages.get(stage)
         return dict(found.facts) if found else {}
 
+    def stages_document(self) -> dict[str, Any]:
+        """The stages as they stand in run.json."""
+        return {name: stage.model_dump(mode="json") for name, stage in self.state.stages.items()}
+
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:
         """Record a stage: the yielded dict becomes its facts; an exception marks it failed."""
+        before = self.state.stages.get(name)
+        earlier = (before.seconds or 0.0) if before else 0.0
         stage = Stage(state="running", started=utc_now())
         self.state.stages[name] = stage
         self.save()
@@ -172,25 +181,37 @@ class RunFolder:
             stage.error = str(error)
             raise
         finally:
-            stage.seconds = round(time.monotonic() - begun, 2)
+            stage.seconds = round(earlier + time.monotonic() - begun, 2)
             self.save()
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder; a second launcher on it is refused. The lock dies with the process."""
-        handle = (self.path / ".lock").open("a+")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.close()
-            raise InputError(
-                f"{self.path} is in use by another palmswift process",
-                remedy="wait for it, or stop it with Ctrl-C there",
-            ) from None
-        try:
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(locked(self.path / ".lock"))
+            except BlockingIOError:
+                raise InputError(
+                    f"{self.path} is in use by another palmswift process",
+                    remedy="wait for it, or stop it with Ctrl-C there",
+                ) from None
             yield
-        finally:
-            handle.close()
+
+
+def _new_folder(parent: Path, name: str) -> Path:
+    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in itertools.count(1):
+        path = parent / (stem if number == 1 else f"{stem}-{number}")
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
+    raise AssertionError("itertools.count has no end")
+
+
+def contents_of(recipe: Recipe) -> dict[str, str]:
+    """The recipe's data files that are there, by absolute path, with their SHA-256."""
+    paths = [project_path(name) for name in (*recipe.data.train, *recipe.data.val)]
+    return {str(path): sha256_of(path) for path in paths if is_file(path)}
 
 
 def find_run(name: str, *, parent: Path | None = None) -> RunFolder:
@@ -204,13 +225,14 @@ def find_run(name: str, *, parent: Path | None = None) -> RunFolder:
                 remedy="python launchers/train.py --recipe qwen3_8b_4bit --data my.jsonl",
             )
         return RunFolder(max(runs, key=lambda path: (path / "run.json").stat().st_ctime_ns))
-    for path in (Path(name), parent / name):
-        if (path / "run.json").is_file():
+    for path in (user_path(name), parent / name):
+        if is_file(path / "run.json"):
             return RunFolder(path)
-    known = sorted(path.parent.name for path in parent.glob("*/run.json"))[-3:]
+    known = {path.parent.name for path in parent.glob("*/run.json")}
+    like = nearest(name, known) or sorted(known)[-3:]
     raise InputError(
         f"there is no run {name!r} in {parent}",
-        remedy=f"runs there are: {', '.join(known)}" if known else "no run has been made yet",
+        remedy=f"runs there are: {', '.join(like)}" if like else "no run has been made yet",
     )
 
 
@@ -218,13 +240,23 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 def checkpoints(training: Path) -> list[Path]:
-    """Checkpoint folders with a trainer state and weights in them, by step."""
+    """Whole checkpoint folders by step: with weights, and with the trainer's state, which is
+    written last."""
     found = []
     for path in training.glob("checkpoint-*"):
         match = _CHECKPOINT.fullmatch(path.name)
-        if match and (path / "trainer_state.json").is_file() and any(path.glob("*.safetensors")):
+        if match and any(path.glob("*.safetensors")) and trainer_state(path) is not None:
             found.append((int(match[1]), path))
     return [path for _, path in sorted(found)]
+
+
+def trainer_state(checkpoint: Path) -> dict[str, Any] | None:
+    """What trainer_state.json holds; None when it is missing or was cut off."""
+    try:
+        document = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
 
 
 def package_versions() -> dict[str, str]:
@@ -242,14 +274,15 @@ def hardware() -> dict[str, Any]:
         "system": platform.platform(),
         "cpus": os.cpu_count(),
         "memory_mib": psutil.virtual_memory().total >> 20,
-        "gpus": [gpu._asdict() for gpu in gpus()],
+        "gpus": [gpu._asdict() for gpu in ask_gpus().gpus],
     }
 
 
 def git_commit() -> str | None:
     """The commit that the project's checkout stands at, None outside a checkout."""
     git = shutil.which("git")
-    if git is None:
+    # The wheel's own folder may lie in a repository of the user's, which is none of ours.
+    if git is None or not (project_root() / ".git").exists():
         return None
     done = subprocess.run(
         [git, "-C", str(project_root()), "rev-parse", "HEAD"], capture_output=True, text=True

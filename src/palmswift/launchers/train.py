@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from palmswift.command import Console, Done, make_parser, run
-from palmswift.errors import InputError, Problem
-from palmswift.launchers.arguments import (
-    TrainingPaths,
-    child_environment,
-    training_arguments,
-)
-from palmswift.launchers.render import render_command
-from palmswift.launchers.run_folder import RunFolder, find_run
-from palmswift.paths import runs_dir
-from palmswift.recipes.load import load_checked
-from palmswift.recipes.recipe import Recipe
+from palmswift.errors import ChildError, InputError, Problem
+
+if TYPE_CHECKING:
+    from palmswift.launchers.run_folder import RunFolder
+    from palmswift.recipes.recipe import Recipe
 
 EXAMPLES = """
 python launchers/train.py --recipe qwen3_8b_4bit --data my.jsonl
@@ -67,6 +62,13 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 def chosen_recipe(args: argparse.Namespace) -> Recipe:
     """The checked recipe that the arguments name, with their data and overrides in it."""
+    from palmswift.recipes.load import load_checked
+
+    if args.resume:
+        raise InputError(
+            "--dry-run shows what a recipe would run",
+            remedy="what the run has run is in its command.sh; leave --dry-run out to go on",
+        )
     if not args.recipe:
         raise InputError("no recipe is named", remedy="--recipe NAME; `palmswift recipes list`")
     recipe = load_checked(args.recipe, args.set).recipe
@@ -75,12 +77,14 @@ def chosen_recipe(args: argparse.Namespace) -> Recipe:
 
 def with_data(recipe: Recipe, train: Sequence[str], val: Sequence[str]) -> Recipe:
     """The recipe with the command line's data files in place of its own."""
+    from palmswift.paths import user_path
+
     changes: dict[str, list[str]] = {}
     if train:
         # The recipe's validation rows belong to the recipe's own training rows.
-        changes = {"train": [str(Path(name).resolve()) for name in train], "val": []}
+        changes = {"train": [str(user_path(name).absolute()) for name in train], "val": []}
     if val:
-        changes["val"] = [str(Path(name).resolve()) for name in val]
+        changes["val"] = [str(user_path(name).absolute()) for name in val]
     parts: dict[str, object] = {"data": recipe.data.model_copy(update=changes)}
     if train:
         # Nor does its suite ask about other rows; the pipeline then tests on held-out ones.
@@ -88,74 +92,94 @@ def with_data(recipe: Recipe, train: Sequence[str], val: Sequence[str]) -> Recip
     return recipe.model_copy(update=parts)
 
 
-def opened_run(args: argparse.Namespace) -> RunFolder:
-    """The run to go on with, or a new one after the preflight."""
-    from palmswift.launchers.training import preflight
+def resumed_run(args: argparse.Namespace) -> RunFolder:
+    """The run that `--resume` names, if it can go on here."""
+    from palmswift.launchers.run_folder import find_run
+    from palmswift.launchers.training import preflight_resumed
 
-    if args.resume:
-        given = [name for name in ("recipe", "data", "val", "set") if getattr(args, name)]
-        if given:
-            raise InputError(
-                "a resumed run keeps its own recipe and data",
-                [Problem(f"--{name} was given beside --resume") for name in given],
-                remedy="leave them out, or start a new run without --resume",
-            )
-        return find_run(args.resume)
-    recipe = chosen_recipe(args)
+    given = [name for name in ("recipe", "data", "val", "set") if getattr(args, name)]
+    if given:
+        raise InputError(
+            "a resumed run keeps its own recipe and data",
+            [Problem("was given beside --resume", f"--{name}") for name in given],
+            remedy="leave them out, or start a new run without --resume",
+        )
+    folder = find_run(args.resume)
+    preflight_resumed(folder)
+    return folder
+
+
+def new_run(recipe: Recipe, overrides: Sequence[str]) -> RunFolder:
+    """A run folder for the recipe, made when nothing speaks against training here."""
+    from palmswift.launchers.run_folder import RunFolder
+    from palmswift.launchers.training import preflight
+    from palmswift.paths import runs_dir
+
     preflight(recipe, runs_dir())
-    return RunFolder.create(recipe, overrides=list(args.set))
+    return RunFolder.create(recipe, overrides=list(overrides))
 
 
 def dry_run(recipe: Recipe, console: Console) -> Done:
     """Print the resolved recipe and the command, with the paths that a run would have."""
-    import yaml
+    from palmswift.launchers.arguments import TrainingPaths
+    from palmswift.launchers.render import render_training
+    from palmswift.paths import runs_dir
+    from palmswift.recipes.load import resolved_yaml
 
     folder = runs_dir() / f"{recipe.name}-TIME"
-    model = recipe.model.id
     paths = TrainingPaths(
-        model=model,
+        model=recipe.model.id,
         train=folder / "data" / "train.jsonl",
         val=folder / "data" / "val.jsonl",
         output=folder / "train",
     )
-    command = render_command(
-        recipe.swift_command,
-        training_arguments(recipe, paths),
-        env=child_environment(recipe, model),
-        title=f"{recipe.name}: {recipe.summary}",
-    )
-    resolved = recipe.model_dump(mode="json", exclude={"base"})
-    console.say(yaml.safe_dump(resolved, allow_unicode=True, sort_keys=False))
+    command = render_training(recipe, paths)
+    console.say(resolved_yaml(recipe))
     console.say(command.script)
+    resolved = recipe.model_dump(mode="json", exclude={"base"})
     return Done({"recipe": resolved, "argv": command.argv, "env": command.env})
 
 
-def interrupted_hint(folder: Path, script: str) -> str:
-    """How to go on with a run that was stopped."""
-    return f"stopped; go on with: python launchers/{script} --resume {folder.name}"
+@contextlib.contextmanager
+def held(folder: RunFolder, console: Console, script: str) -> Iterator[None]:
+    """Keep others off the run; when its work stops short, say how `script` goes on with it."""
+    from palmswift.launchers.machine import version_remark
+
+    go_on = f"python launchers/{script} --resume {folder.path.name}"
+    if remark := version_remark():
+        console.note(f"note     {remark}")
+    console.note(f"run      {folder.path}")
+    with folder.lock():
+        try:
+            yield
+        except KeyboardInterrupt:
+            console.note(f"stopped; go on with: {go_on}")
+            raise
+        except ChildError as error:
+            remedy = f"{error.remedy}\n     then go on with: {go_on}"
+            raise ChildError(error.summary, error.problems, remedy=remedy) from error
 
 
 def _body(args: argparse.Namespace, console: Console) -> Done:
     if args.dry_run:
         return dry_run(chosen_recipe(args), console)
     from palmswift.launchers.training import train_stages
+    from palmswift.recipes.source import shown
 
-    folder = opened_run(args)
-    console.note(f"run      {folder.path}")
-    with folder.lock():
-        try:
-            checkpoint = train_stages(folder, console)
-        except KeyboardInterrupt:
-            console.note(interrupted_hint(folder.path, "train.py"))
-            raise
-    console.say(f"trained: {checkpoint}")
-    console.say(f"serve it: python deploy/serve.py --run {folder.path.name}")
+    folder = resumed_run(args) if args.resume else new_run(chosen_recipe(args), args.set)
+    with held(folder, console, "train.py"):
+        checkpoint = train_stages(folder, console)
+    console.say(f"trained  {shown(checkpoint)}")
+    console.say(f"serve    python deploy/serve.py --run {folder.path.name}")
     return Done(_document(folder, checkpoint))
 
 
 def _document(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:
-    stages = {name: stage.model_dump(mode="json") for name, stage in folder.state.stages.items()}
-    return {"run": str(folder.path), "checkpoint": str(checkpoint), "stages": stages}
+    return {
+        "run": str(folder.path),
+        "checkpoint": str(checkpoint),
+        "stages": folder.stages_document(),
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,42 +19,79 @@ from palmswift.hub.source import (
     copy_trained,
     embedded_model,
     missing_model,
-    project_path,
 )
 from palmswift.launchers.arguments import (
     TrainingPaths,
     child_environment,
     source_arguments,
-    training_arguments,
 )
 from palmswift.launchers.machine import machine_problems
-from palmswift.launchers.render import Rendered, render_command
-from palmswift.launchers.run_folder import RunFolder, checkpoints
+from palmswift.launchers.render import Rendered, render_training
+from palmswift.launchers.run_folder import RunFolder, checkpoints, contents_of
 from palmswift.launchers.training_log import TrainingLog, TrainingView, sparkline
 from palmswift.launchers.verdict import Verdict, judge
+from palmswift.paths import project_path
 from palmswift.process import ProcessGroup
 from palmswift.recipes.load import load_checked
 from palmswift.recipes.recipe import Recipe
+from palmswift.recipes.source import shown
 
 
 def preflight(recipe: Recipe, folder: Path) -> None:
     """Refuse, before anything is fetched or written, what cannot run here (all reasons at once)."""
-    problems = machine_problems(recipe, folder)
-    files = [*recipe.data.train, *recipe.data.val]
+    problems = [*machine_problems(recipe, folder), *_input_problems(recipe)]
+    if problems:
+        raise InputError(f"{recipe.name} cannot be trained here", problems)
+
+
+def preflight_resumed(run: RunFolder) -> None:
+    """Refuse to go on with a run on another machine than it needs, or with other rows."""
+    if run.is_done("train"):
+        return
+    problems = machine_problems(run.recipe, run.path)
+    if not run.is_done("data"):
+        problems += _input_problems(run.recipe)
+        now = contents_of(run.recipe)
+        problems += [
+            Problem("it is not what it was when the run began", path, "start a new run with it")
+            for path, digest in run.state.inputs.items()
+            if path in now and now[path] != digest
+        ]
+    if problems:
+        raise InputError(f"{run.path.name} cannot go on here", problems)
+
+
+def _input_problems(recipe: Recipe) -> list[Problem]:
+    """What is wrong with the files that a recipe names, and its base recipe's."""
+    problems = []
     if not recipe.data.train:
         problems.append(
             Problem("no training data is named", remedy="--data my.jsonl (or .json, .csv)")
         )
-    for name in files:
-        path = project_path(name)
-        if not path.is_file():
-            problems.append(Problem(f"there is no data file {path}"))
-        elif path.stat().st_size == 0:
-            problems.append(Problem(f"the data file {path} is empty"))
+    for name in (*recipe.data.train, *recipe.data.val, *recipe.plugins):
+        if fault := _file_fault(project_path(name)):
+            problems.append(Problem(fault, str(project_path(name))))
     if absent := missing_model(recipe.model):
         problems.append(Problem(absent))
-    if problems:
-        raise InputError(f"{recipe.name} cannot be trained here", problems)
+    if recipe.model.source == "recipe":
+        problems += _input_problems(load_checked(recipe.model.id).recipe)
+    return problems
+
+
+def _file_fault(path: Path) -> str:
+    """What is wrong with a file that is to be read; empty when nothing is."""
+    try:
+        str(path).encode()
+        size = path.stat().st_size
+    except UnicodeEncodeError:
+        return "its name is not UTF-8; rename it"
+    except (OSError, ValueError):
+        return "there is no such file"
+    if not path.is_file():
+        return "this is a folder; name its files" if path.is_dir() else "this is not a file"
+    if not os.access(path, os.R_OK):
+        return "the file may not be read by you"
+    return "" if size else "the file is empty"
 
 
 def model_stage(run: RunFolder, console: Console) -> str:
@@ -59,8 +99,9 @@ def model_stage(run: RunFolder, console: Console) -> str:
     if run.is_done("model"):
         return str(run.facts("model")["model"])
     with run.stage("model") as facts:
-        facts["model"] = str(_provide_model(run, console))
-        console.note(f"model    {facts['model']}")
+        model = _provide_model(run, console)
+        facts["model"] = str(model)
+        console.note(f"model    {shown(model) if isinstance(model, Path) else model}")
     return str(facts["model"])
 
 
@@ -69,7 +110,7 @@ def _provide_model(run: RunFolder, console: Console) -> str | Path:
     if model.source == "local":
         return project_path(model.id)
     if model.source == "embedded" and model.embedded is not None:
-        return embedded_model(model.id, model.embedded, run.logs / "model.log")
+        return embedded_model(model.id, model.embedded, run.logs / "model.log", console.note)
     if model.source == "recipe":
         return _model_of_recipe(model.id, run, console)
     return model.id
@@ -78,15 +119,28 @@ def _provide_model(run: RunFolder, console: Console) -> str | Path:
 def _model_of_recipe(name: str, run: RunFolder, console: Console) -> Path:
     """What another recipe trains; kept under models/ until that recipe or its data changes."""
     base = load_checked(name).recipe
-    files = [project_path(path) for path in (*base.data.train, *base.data.val)]
+    corpus = base.model.embedded.corpus if base.model.embedded else []
+    files = [project_path(path) for path in (*base.data.train, *base.data.val, *corpus)]
 
     def make(folder: Path) -> None:
-        console.note(f"model    {name} is not trained yet: training it first")
-        nested = RunFolder.create(base, parent=run.path / "base")
-        checkpoint = train_stages(nested, console)
-        copy_trained(checkpoint, folder)
+        nested = _base_run(base, run.path / "base")
+        begun = "going on with its training" if nested.state.stages else "training it first"
+        console.note(f"model    {name} is not trained yet: {begun}")
+        copy_trained(train_stages(nested, console), folder)
 
-    return cached_model(name, content_key(base.model_dump(mode="json"), *files), make)
+    key = content_key(base.model_dump(mode="json"), *files)
+    return cached_model(name, key, make, console.note)
+
+
+def _base_run(base: Recipe, parent: Path) -> RunFolder:
+    """The base recipe's run under `parent` that was begun with the same data, else a new one."""
+    for file in sorted(parent.glob("*/run.json"), reverse=True):
+        with contextlib.suppress(InputError):  # a damaged one is left alone
+            found = RunFolder(file.parent)
+            same_recipe = found.recipe == base.model_copy(update={"base": None})
+            if same_recipe and found.state.inputs == contents_of(base):
+                return found
+    return RunFolder.create(base, parent=parent)
 
 
 def data_stage(run: RunFolder, model: str, console: Console) -> dict[str, Any]:
@@ -121,52 +175,42 @@ def data_stage(run: RunFolder, model: str, console: Console) -> dict[str, Any]:
     return facts
 
 
-def rendered_training(run: RunFolder, model: str, resume_from: Path | None) -> Rendered:
-    """The command that trains this run."""
+def _training_command(run: RunFolder, model: str, resume_from: Path | None) -> Rendered:
     val = run.data / "val.jsonl"
     paths = TrainingPaths(
         model=model,
         train=run.data / "train.jsonl",
-        val=val if val.is_file() and val.stat().st_size else None,
+        val=val if val.is_file() else None,
         output=run.training,
         resume_from=resume_from,
     )
-    return render_command(
-        run.recipe.swift_command,
-        training_arguments(run.recipe, paths),
-        env=child_environment(run.recipe, model),
-        title=f"{run.recipe.name}: {run.recipe.summary}",
-    )
+    return render_training(run.recipe, paths)
 
 
 def train_stage(run: RunFolder, model: str, console: Console) -> Path:
     """Run ms-swift, show its progress, judge what it left; the checkpoint to use.
 
-    Goes on from the last whole checkpoint when the run has one. `ChildError` when the run failed,
-    whatever its exit code.
+    Goes on from the last whole checkpoint when the run has one, else from the start. `ChildError`
+    when the run failed, whatever its exit code.
     """
     if run.is_done("train"):
         return run.path / str(run.facts("train")["checkpoint"])
     kept = checkpoints(run.training)
-    command = rendered_training(run, model, kept[-1] if kept else None)
+    if not kept:
+        # An earlier attempt that left no checkpoint: its log would be read as this one's.
+        shutil.rmtree(run.training, ignore_errors=True)
+    command = _training_command(run, model, kept[-1] if kept else None)
     write_text(run.path / "command.sh", command.script)
     log = run.logs / "train.log"
     with run.stage("train") as facts:
         where = f", from {kept[-1].name}" if kept else ""
-        console.note(f"train    {run.recipe.swift_command}{where}; log: {log}")
-        exit_code = _run_training(command, run, log)
-        verdict = judge(
-            run.training,
-            log,
-            exit_code,
-            expects_eval=(run.data / "val.jsonl").is_file() and _evaluates(run.recipe),
-            keep_best=run.recipe.swift.get("load_best_model_at_end") is True,
-        )
+        console.note(f"train    {run.recipe.swift_command}{where}; log: {shown(log)}")
+        verdict = _run_training(command, run, log)
         facts.update(_facts(verdict, run))
         if verdict.failure is not None:
             raise ChildError(
                 f"the training failed ({verdict.failure.kind}): {verdict.failure.cause}",
-                remedy=f"{verdict.failure.remedy}\n     log: {log}",
+                remedy=f"{verdict.failure.remedy}\n     log: {shown(log)}",
             )
         curve = sparkline(verdict.losses)
         first, last = verdict.losses[0], verdict.losses[-1]
@@ -193,20 +237,27 @@ def _facts(verdict: Verdict, run: RunFolder) -> dict[str, Any]:
     return facts
 
 
-def _run_training(command: Rendered, run: RunFolder, log: Path) -> int:
+def _run_training(command: Rendered, run: RunFolder, log: Path) -> Verdict:
     history = TrainingLog(run.training / "logging.jsonl")
+    history.poll()
+    log_start = log.stat().st_size if log.is_file() else 0
     with (
         ProcessGroup(command.argv, log=log, env=command.env) as child,
         TrainingView(history) as view,
     ):
-        while True:
-            try:
+        exit_code = None
+        while exit_code is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 exit_code = child.wait(0.5)
-            except subprocess.TimeoutExpired:
-                view.update()
-                continue
             view.update()
-            return exit_code
+    return judge(
+        run.training,
+        log,
+        exit_code,
+        expects_eval=(run.data / "val.jsonl").is_file() and _evaluates(run.recipe),
+        keep_best=run.recipe.swift.get("load_best_model_at_end") is True,
+        log_start=log_start,
+    )
 
 
 def train_stages(run: RunFolder, console: Console) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import time
 from pathlib import Path
@@ -26,9 +27,18 @@ class LogRecord(NamedTuple):
     eval_loss: float | None = None
     token_accuracy: float | None = None
 
+    @property
+    def is_evaluation(self) -> bool:
+        """Whether it is an evaluation's record."""
+        return self.loss is None
+
 
 class TrainingLog:
-    """The records of a `logging.jsonl`, read as far as it has been written (whole lines only)."""
+    """The records of a `logging.jsonl`, read as far as it has been written (whole lines only).
+
+    A resumed training takes some steps again and appends to the same file: the later record of a
+    step replaces the earlier ones from there on.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -45,8 +55,19 @@ class TrainingLog:
         whole = chunk[: chunk.rfind(b"\n") + 1]
         self._offset += len(whole)
         added = [record for line in whole.splitlines() if (record := parse_record(line))]
-        self.records += added
+        for record in added:
+            self._append(record)
         return added
+
+    def _append(self, record: LogRecord) -> None:
+        if self.records and self.records[-1].step >= record.step:
+            self.records = [
+                earlier
+                for earlier in self.records
+                if earlier.step < record.step
+                or (earlier.step == record.step and earlier.is_evaluation != record.is_evaluation)
+            ]
+        self.records.append(record)
 
     @property
     def losses(self) -> list[float]:
@@ -63,19 +84,29 @@ def parse_record(line: bytes) -> LogRecord | None:
     """A line of logging.jsonl; None for lines that hold no step or no loss."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    progress = row.get("global_step/max_steps") if isinstance(row, dict) else None
-    if not isinstance(progress, str) or not ("loss" in row or "eval_loss" in row):
+    if not isinstance(row, dict):
         return None
-    step, _, max_steps = progress.partition("/")
+    progress = _PROGRESS.fullmatch(str(row.get("global_step/max_steps")))
+    loss, eval_loss = _number(row.get("loss")), _number(row.get("eval_loss"))
+    if progress is None or (loss is None and eval_loss is None):
+        return None
     return LogRecord(
-        step=int(step),
-        max_steps=int(max_steps),
-        loss=row.get("loss"),
-        eval_loss=row.get("eval_loss"),
-        token_accuracy=row.get("token_acc"),
+        step=int(progress[1]),
+        max_steps=int(progress[2]),
+        loss=loss,
+        eval_loss=eval_loss,
+        token_accuracy=_number(row.get("token_acc")),
     )
+
+
+_PROGRESS = re.compile(r"(\d{1,15})/(\d{1,15})")
+
+
+def _number(value: object) -> float | None:
+    """The value where it is a number, NaN and infinity included."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def sparkline(values: list[float], width: int = 40) -> str:
@@ -98,7 +129,9 @@ class TrainingView:
     """Progress on stderr: a bar with loss and time left on a terminal, else a line now and then."""
 
     def __init__(self, log: TrainingLog) -> None:
+        """What `log` has been read of before is an earlier attempt's, and is not shown as now."""
         self.log = log
+        self._last: LogRecord | None = None
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._begun = time.monotonic()
@@ -140,9 +173,8 @@ class TrainingView:
 
     def update(self) -> None:
         """Read the log on and show its last record."""
-        self.log.poll()
-        trained = [record for record in self.log.records if record.loss is not None]
-        last = trained[-1] if trained else None
+        trained = [record for record in self.log.poll() if record.loss is not None]
+        self._last = last = trained[-1] if trained else self._last
         if self._progress is not None and self._task is not None:
             if last is not None:
                 self._progress.update(

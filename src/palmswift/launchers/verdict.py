@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import NamedTuple
 
 from palmswift.launchers.diagnosis import Diagnosis, diagnose
-from palmswift.launchers.run_folder import checkpoints
+from palmswift.launchers.run_folder import checkpoints, trainer_state
 from palmswift.launchers.training_log import TrainingLog
 
 
@@ -23,20 +22,29 @@ class Verdict(NamedTuple):
 
 
 def judge(
-    output: Path, log: Path, exit_code: int, *, expects_eval: bool, keep_best: bool
+    output: Path,
+    log: Path,
+    exit_code: int,
+    *,
+    expects_eval: bool,
+    keep_best: bool,
+    log_start: int = 0,
 ) -> Verdict:
     """Read what ms-swift left in `output` and say whether a model was trained.
 
-    `log` is the child's output, `expects_eval` whether validation rows were given, `keep_best`
-    whether the best checkpoint by evaluation is wanted instead of the last. A run has
-    failed when its exit code is not 0, no step was taken, a loss is not finite, every loss is 0,
-    an evaluation is missing or not finite, or there is no checkpoint with weights.
+    `log` is the child's output from byte `log_start` on, `expects_eval` whether validation rows
+    were given, `keep_best` whether the best checkpoint by evaluation is wanted instead of the last.
+    A run has failed when its exit code is not 0, no step was taken, a loss is not finite, every
+    loss is 0, an evaluation is missing or not finite, or there is no checkpoint with weights.
     """
     history = TrainingLog(output / "logging.jsonl")
     history.poll()
     steps = max((record.step for record in history.records), default=0)
     kept = checkpoints(output)
-    failure = diagnose(log, exit_code) if exit_code != 0 else _silent_failure(history, expects_eval)
+    if exit_code != 0:
+        failure: Diagnosis | None = diagnose(log, exit_code, start=log_start)
+    else:
+        failure = _silent_failure(history, expects_eval)
     if failure is None and not kept:
         failure = Diagnosis(
             "no_checkpoint",
@@ -85,7 +93,7 @@ def _wanted(kept: list[Path], keep_best: bool) -> Path | None:
     if not kept:
         return None
     if keep_best:
-        state = json.loads((kept[-1] / "trainer_state.json").read_text(encoding="utf-8"))
+        state = trainer_state(kept[-1]) or {}
         best = kept[-1].with_name(f"checkpoint-{state.get('best_global_step')}")
         if best in kept:
             return best

@@ -23,7 +23,7 @@ python launchers/plan.py --recipe qwen3_4b_4bit --supervised 256 --json
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0: it fits; 1: it does not; 2: the recipe is wrong or cannot be predicted."""
     parser = make_parser(
-        "plan",
+        "plan.py",
         "Predict the peak GPU memory of a recipe's training, phase by phase.",
         _EXAMPLES,
     )

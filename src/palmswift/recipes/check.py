@@ -31,6 +31,7 @@ OWNED: dict[str, dict[str, str]] = {
         "external_plugins": "write plugins: [FILE.py]",
         "hub_token": f"{_SECRET}; {_BY_ENVIRONMENT.format('MODELSCOPE_API_TOKEN or HF_TOKEN')}",
         "ignore_args_error": "a mistyped argument would pass in silence; take it away",
+        "logging_nan_inf_filter": "a loss that is NaN would pass in silence; take it away",
         "logging_dir": "TensorBoard's files lie in the run folder; take it away",
         "model": "write model.id",
         "model_revision": "write model.revision",
@@ -125,6 +126,7 @@ def check_recipe(text: RecipeText) -> list[Problem]:
         *by_key.values(),
         *_name_problems(text),
         *_unsaid_problems(text),
+        *_merge_problems(text),
     ]
 
 
@@ -213,3 +215,13 @@ def _unsaid_problems(text: RecipeText) -> list[Problem]:
         for name, (why, remedy) in EXPLICIT.items()
         if name not in swift
     ]
+
+
+def _merge_problems(text: RecipeText) -> list[Problem]:
+    """A merge is told to be impossible here, not after hours of training."""
+    swift, export = text.values.get("swift"), text.values.get("export")
+    tuner = swift.get("tuner_type") if isinstance(swift, dict) else None
+    if tuner != "full" or not isinstance(export, dict) or export.get("merge") is not True:
+        return []
+    what = "export.merge: full tuning leaves no adapter to merge"
+    return [Problem(what, text.place(("export", "merge")), "take it away")]

@@ -6,11 +6,11 @@ import argparse
 import os
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from palmswift.command import Console, Done, make_parser, run
 from palmswift.errors import InputError, Problem
 from palmswift.files import write_text
+from palmswift.paths import user_path
 
 _EXAMPLES = """
 palmswift recipes list
@@ -103,7 +103,7 @@ def _copy(arguments: argparse.Namespace, console: Console) -> Done:
     from palmswift.recipes.source import find_recipe, recipes_dir, shown
 
     source = find_recipe(arguments.name)
-    target = Path(arguments.dest or f"{source.stem}.yaml").expanduser()
+    target = user_path(arguments.dest or f"{source.stem}.yaml")
     if target.is_dir():
         target = target / f"{source.stem}.yaml"
     if not target.suffix:

@@ -99,7 +99,7 @@ class EvalSettings(_Section):
     """How the result is tested."""
 
     suite: str | None = None
-    """Suite YAML, relative to the project; null: no test at the end of a pipeline."""
+    """Suite YAML, relative to the project; null: the rows that were held out are asked."""
     baseline: bool = True
     """Test the untouched base as well, for comparison."""
     concurrency: int = Field(default=8, ge=1)

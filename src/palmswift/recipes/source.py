@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from palmswift.errors import InputError, Problem
-from palmswift.paths import project_root
+from palmswift.files import is_file
+from palmswift.paths import project_root, user_path
 from palmswift.recipes.catalogue import nearest
 from palmswift.recipes.shape import section_at
 from palmswift.recipes.yaml_text import Key, parse
@@ -61,13 +62,13 @@ def read_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> RecipeText:
 
 def find_recipe(name_or_path: str) -> Path:
     """The file of a shipped recipe's name, or the path itself. InputError: there is none."""
-    path = Path(name_or_path).expanduser()
+    path = user_path(name_or_path)
     is_path = path.suffix in _SUFFIXES or len(path.parts) > 1
     candidates = [path] if is_path else []
     if len(path.parts) == 1:
         candidates.append(recipes_dir() / (path.name if is_path else f"{path.name}.yaml"))
     for candidate in candidates:
-        if _is_file(candidate):
+        if is_file(candidate):
             return candidate
     if is_path and len(path.parts) > 1:
         raise InputError(
@@ -99,13 +100,6 @@ def shown(path: Path) -> str:
         return str(path)
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name longer than the file system takes
-        return False
-
-
 def _read_layer(path: Path) -> _Layer:
     name = shown(path)
     try:
@@ -131,7 +125,7 @@ def _read_base(path: Path, own: _Layer) -> _Layer:
         return empty
     where = own.places[("base",)]
     folders = [path.parent / "bases", recipes_dir() / "bases"]
-    found = next((f / f"{name}.yaml" for f in folders if (f / f"{name}.yaml").is_file()), None)
+    found = next((f / f"{name}.yaml" for f in folders if is_file(f / f"{name}.yaml")), None)
     if found is None or Path(name).name != name:
         known = {file.stem for folder in folders for file in folder.glob("*.yaml")}
         like = nearest(name, known) or sorted(known)

@@ -147,7 +147,7 @@ def test_a_server_that_is_left_goes_on_and_can_be_ended_by_its_state(tmp_path: P
     with server_of(tmp_path, spec_of(tmp_path)) as server:
         state = server.leave()
     assert ask(state.base_url, "demo", None).kind == "ok"
-    assert end_server(state.pid, state.port).processes == 2
+    assert end_server(state.pid).processes == 2
     assert processes_of(tmp_path) == []
 
 

@@ -12,6 +12,7 @@ from typing import get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support_recipes import make_checkout
 
 from palmswift.errors import InputError
 from palmswift.launchers.render import (
@@ -72,11 +73,8 @@ def test_bools_lists_and_maps_become_the_words_that_ms_swift_reads() -> None:
 def test_a_name_that_a_template_does_not_know_is_an_input_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "recipes").mkdir()
-    (tmp_path / "pyproject.toml").touch()
-    templates = tmp_path / "launchers" / "templates"
-    templates.mkdir(parents=True)
-    (templates / "sft.sh.j2").write_text("{{ nowhere }}")
+    make_checkout(tmp_path)
+    (tmp_path / "launchers/templates" / "sft.sh.j2").write_text("{{ nowhere }}")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="nowhere"):
         render_command("sft", {})

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support_recipes import WHOLE, write_recipe
+from support_recipes import WHOLE, make_checkout, write_recipe
 
 from palmswift.errors import InputError
 from palmswift.recipes.load import list_recipes, load_checked, load_recipe, resolved_yaml
@@ -35,7 +35,7 @@ def test_a_plain_load_leaves_the_arguments_to_the_checked_one(tmp_path: Path) ->
 def test_one_broken_recipe_does_not_hide_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "pyproject.toml").touch()
+    make_checkout(tmp_path)
     write_recipe(tmp_path / "recipes", "name: [", "broken")
     write_recipe(tmp_path / "recipes")
     monkeypatch.chdir(tmp_path)
@@ -48,7 +48,7 @@ def test_one_broken_recipe_does_not_hide_the_others(
 def test_a_shipped_recipe_is_called_as_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "pyproject.toml").touch()
+    make_checkout(tmp_path)
     write_recipe(tmp_path / "recipes", WHOLE, "other")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="write name: other"):

@@ -1,0 +1,26 @@
+"""Ends a process group when the launcher that started it is gone, even by SIGKILL.
+
+`python -m palmswift.guard GRACE`; stdin is a pipe whose other end only the launcher holds. It says
+the group's number, and `done` when it has ended the group itself; the pipe's end after the number
+alone means that the launcher died. (Linux's PR_SET_PDEATHSIG would reach `swift` and leave the
+child that trains.)
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str]) -> int:
+    """Wait for the end of the pipe, then end the group if nobody else did."""
+    words = sys.stdin.read().split()
+    if len(words) == 1:
+        from palmswift.process import stop_group  # psutil's memory is not for the hours of waiting
+
+        stop_group(int(words[0]), float(argv[0]))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
