@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_data import count_characters
+from support_data import CharacterJudge
 from support_deploy import REPOSITORY, processes_of
 from support_runs import StandIn, make_recipe, prepare_project, write_project_recipe
 
@@ -118,13 +118,13 @@ def test_an_interrupted_data_stage_leaves_no_file_and_is_done_again(
     def interrupted(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("palmswift.data.gate.judge", interrupted)
+    monkeypatch.setattr("palmswift.data.gate.TemplateJudge", interrupted)
     assert main(["--recipe", "mine"]) == 130
     run = _latest()
     assert f"--resume {run.path.name}" in capsys.readouterr().err
     assert run.state.stages["data"].state == "interrupted"
     assert not run.data.exists()
-    monkeypatch.setattr("palmswift.data.gate.judge", count_characters)
+    monkeypatch.setattr("palmswift.data.gate.TemplateJudge", CharacterJudge)
     assert main(["--resume", "latest"]) == 0
 
 
@@ -137,7 +137,7 @@ def test_a_run_does_not_go_on_with_other_rows_than_it_began_with(
     def interrupted(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("palmswift.data.gate.judge", interrupted)
+    monkeypatch.setattr("palmswift.data.gate.TemplateJudge", interrupted)
     main(["--recipe", "mine"])
     before = _latest().path.joinpath("run.json").read_text()
     with (tmp_path / "train.jsonl").open("a") as rows:
