@@ -32,6 +32,7 @@ _OPENS_ARRAY = re.compile(r'\[(?!\s*\{\s*"(?:role|from)"\s*:)(?=\s*[{\[\]])')
 _ONE_DIALOGUE = re.compile(r'\[\s*\{\s*"(?:role|from)"\s*:')
 _BRACKET = re.compile(r'"|[\[{]|[\]}]')
 _STRING_END = re.compile(r'\\.|"', re.DOTALL)
+_PIECE = 1 << 16
 _LOOK_AHEAD = 1024
 _SAMPLED_LINES = 50
 
@@ -80,11 +81,19 @@ def _depth_of(line: str) -> int:
 
 def _is_row(line: str) -> bool:
     parsed = Parser().whole(line.strip().removesuffix(",").rstrip())
-    return parsed is not None and isinstance(parsed.value, dict | list)
+    # Empty ones stand on lines of their own in a printed document too.
+    return parsed is not None and isinstance(parsed.value, dict | list) and bool(parsed.value)
+
+
+def _pieces(blocks: Iterator[str]) -> Iterator[str]:
+    """The text in smaller pieces: an error of Python's JSON counts the lines of all of its text."""
+    for block in blocks:
+        for start in range(0, len(block), _PIECE):
+            yield block[start : start + _PIECE]
 
 
 class Document:
-    """A JSON text that is read once, element by element, with a mebibyte or a row in memory.
+    """A JSON text that is read once, element by element, with a block or a row in memory.
 
     Rows are the elements of arrays, of the list that one object wraps (`{"data": [...]}`), and
     values outside of arrays. After a broken element the reading goes on where the next one seems
@@ -94,7 +103,7 @@ class Document:
     def __init__(self, blocks: Iterator[str], source: str, notes: list[str]) -> None:
         """`notes` gets a sentence on what is left out."""
         self._notes = notes
-        self._blocks = blocks
+        self._blocks = _pieces(blocks)
         self._source = source
         self._parser = Parser()
         self._text = ""

@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from palmswift.data.json_values import Broken, Parsed, Parser, Row, as_row, broken, holds_rows
+from palmswift.data.json_values import (
+    Broken,
+    Parsed,
+    Parser,
+    Row,
+    as_row,
+    breaks_off,
+    broken,
+    holds_rows,
+)
 from palmswift.data.lines import Line, Lines, too_large
 from palmswift.data.row import Place, SourceRow
 
@@ -13,11 +22,12 @@ _FARTHEST = 1000
 """Lines that one row may be torn over by line breaks in its text."""
 
 _LONGEST_TORN = 1 << 20
+_MOST_TRIES = 100
 
 _BLANK = " \t\r\n\ufeff"
 _PUNCTUATION = ("[", "]", "],")
 _SPACE = re.compile(r"[\s,\ufeff]*")
-_BEGINS_ROW = re.compile(r'\[?\s?\{\s*"')
+_BEGINS_ROW = re.compile(r"\[?\s?\{")
 
 
 def rows(lines: Lines, source: str) -> Iterator[Row]:
@@ -50,7 +60,7 @@ def _rows_of(parser: Parser, place: Place, text: str, line: Line, lines: Lines) 
         if several := _sequence(parser, text):
             for number, (value, part) in enumerate(several, place.number):
                 yield as_row(value, place._replace(number=number), part)
-        elif joined := _joined(parser, line, lines):
+        elif joined := _joined(parser, line, lines, error):
             yield as_row(joined[0], place, joined[1])
         else:
             yield broken(place, text, error)
@@ -87,14 +97,15 @@ def _end_of_space(text: str, start: int) -> int:
     return match.end() if match else start
 
 
-def _joined(parser: Parser, first: Line, lines: Lines) -> tuple[Parsed, str] | None:
+def _joined(parser: Parser, first: Line, lines: Lines, error: Broken) -> tuple[Parsed, str] | None:
     """The object that begins on a line and ends on a later one; else the lines are given back."""
     text = first.text.strip(_BLANK)
-    if not text.startswith("{"):
+    if not text.startswith("{") or not breaks_off(text, error):
         return None
     taken: list[Line] = []
     pieces = [text]
     size = len(text)
+    tries = 0
     for line in lines:
         taken.append(line)
         size += len(line.text)
@@ -108,5 +119,8 @@ def _joined(parser: Parser, first: Line, lines: Lines) -> tuple[Parsed, str] | N
             parsed = parser.whole(whole)
             if parsed and isinstance(parsed.value, dict):
                 return parsed, whole
+            tries += 1
+            if tries == _MOST_TRIES:
+                break
     lines.give_back(taken)
     return None

@@ -17,6 +17,8 @@ _DEEPEST = 64
 _LITERAL = 16
 """Characters from the end within which text that was cut can look broken: `-Infin`, `\\u12`."""
 
+_NO_END = "a string has no end: it begins"
+
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 
@@ -122,7 +124,7 @@ def _raw_space(text: str, error: json.JSONDecodeError) -> bool:
 
 def _judged(text: str, error: json.JSONDecodeError) -> Broken:
     if error.msg.startswith("Unterminated string"):
-        return Incomplete("a string has no end: it begins", error.pos)
+        return Incomplete(_NO_END, error.pos)
     kind = Incomplete if error.pos >= len(text) - _LITERAL else Broken
     return kind(error.msg, error.pos)
 
@@ -166,13 +168,18 @@ def _are_objects(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(x, dict) for x in value)
 
 
+def breaks_off(text: str, error: Broken) -> bool:
+    """Whether all of the text is the beginning of a value."""
+    return error.at >= len(text) or error.detail == _NO_END
+
+
 def broken(place: Place, text: str, error: Broken, start: int = 0) -> Rejection:
     """The rejection of a text that is not JSON, with what to do where that is known.
 
     `start` is where it began in the text that the parser saw.
     """
     detail = f"{error.detail} at character {error.at - start + 1}"
-    if isinstance(error, Incomplete) and error.at - start >= len(text):
+    if error.at - start >= len(text):
         detail = "it breaks off before its end"
     first = text.lstrip()
     if first.startswith(("#", "//", "/*")):

@@ -120,6 +120,12 @@ def test_a_line_that_breaks_off_does_not_take_the_next_with_it(tmp_path: Path) -
     ]
 
 
+def test_a_text_that_is_torn_over_many_lines_of_braces_is_given_up(tmp_path: Path) -> None:
+    text = '{"q": 1}\n{"q": "a\n' + "}\n" * 3000 + '{"q": 2}\n'
+    codes = [code for _, code in outline(opened(tmp_path, "f.jsonl", text))]
+    assert codes == ["ok", *["broken_json"] * 3001, "ok"]
+
+
 def test_the_detail_says_what_is_wrong_and_where(tmp_path: Path) -> None:
     lines = ['{"q": 1}', "{'q': 1}", '// {"q": 1}', '{"q": 1, "q": 2}', '{"q" 1}', '{"q": 1']
     file = opened(tmp_path, "f.jsonl", "\n".join(lines))
