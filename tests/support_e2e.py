@@ -32,7 +32,8 @@ ROOT = Path(__file__).resolve().parents[1]
 MARK = "PALMSWIFT_TEST_MARK"
 
 COPIED = ("recipes", "data", "launchers", "deploy", "eval", "docs", "pyproject.toml")
-PATIENCE = 900.0
+
+PATIENCE = 1800.0
 """Seconds after which a command counts as hung."""
 
 T = TypeVar("T")
@@ -88,7 +89,8 @@ class Workshop:
     def environment(self, mark: str, env: Mapping[str, str] | None = None) -> dict[str, str]:
         """What a shell with the activated environment has, and the mark."""
         path = os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ.get("PATH", os.defpath)])
-        return {**os.environ, "PATH": path, "PYTHONUTF8": "1", **(env or {}), MARK: mark}
+        ours = {k: v for k, v in os.environ.items() if not k.startswith("PALMSWIFT_")}
+        return {**ours, "PATH": path, "PYTHONUTF8": "1", **(env or {}), MARK: mark}
 
     def call(
         self,
@@ -159,6 +161,7 @@ def served(workshop: Workshop, *words: str | Path) -> Iterator[RunningServer]:
         state = finished.document
         yield RunningServer(state["base_url"], port, state["name"], finished, workshop)
     finally:
+        workshop.call("python", "deploy/stop.py", "--port", str(port))
         for process in marked(finished.mark):
             with contextlib.suppress(psutil.Error):
                 process.kill()
@@ -194,7 +197,6 @@ class Command:
                 env=environment,
                 cwd=workshop.folder,
                 start_new_session=True,
-                preexec_fn=_with_ctrl_c,
             )
 
     def _stream(self, name: str) -> Path:
@@ -245,11 +247,6 @@ class Command:
         self._process.wait(30)
 
 
-def _with_ctrl_c() -> None:
-    # A shell that starts us with `&` has Ctrl-C ignored, and children inherit that.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def marked(mark: str) -> list[psutil.Process]:
     """Living processes that have the mark in their environment."""
     found = []
@@ -258,6 +255,14 @@ def marked(mark: str) -> list[psutil.Process]:
             if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == mark:
                 found.append(process)
     return found
+
+
+def wait_until_gone(mark: str) -> None:
+    """Return when no process with the mark lives."""
+    deadline = time.monotonic() + PATIENCE
+    while living := marked(mark):
+        assert time.monotonic() < deadline, f"these live on: {[name_of(p) for p in living]}"
+        time.sleep(0.1)
 
 
 def name_of(process: psutil.Process) -> str:

@@ -15,6 +15,15 @@ ADAPTERS = {"lora_demo": "demo_cpu_lora", "qlora_demo": "demo_cpu_qlora"}
 """Fixtures, and the recipes that they run."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_proxy() -> Iterator[None]:
+    """A proxy for the web is none for the servers of this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("NO_PROXY", "no_proxy"):
+            patch.setenv(name, "127.0.0.1,localhost")
+        yield
+
+
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """The working folder of all tests but those of the adapters."""

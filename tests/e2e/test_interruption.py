@@ -1,14 +1,15 @@
-"""Ctrl-C and SIGTERM while real `swift sft` trains, and going on from the last checkpoint."""
+"""Signals while real `swift sft` trains, and going on from the last checkpoint."""
 
 from __future__ import annotations
 
 import json
 import signal
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from support_e2e import Finished, Workshop
+from support_e2e import Finished, Workshop, wait_until_gone
 
 from palmswift.launchers.run_folder import RunFolder, checkpoints
 
@@ -35,8 +36,8 @@ class Interrupted(NamedTuple):
     """What run.json says of the training."""
 
 
-class TwiceInterrupted(NamedTuple):
-    """A training that was stopped by Ctrl-C, gone on with, stopped by SIGTERM, and finished."""
+class Training(NamedTuple):
+    """One run that was stopped by each signal in turn, gone on with each time, and finished."""
 
     run: Path
     launches: dict[signal.Signals, Interrupted]
@@ -44,13 +45,17 @@ class TwiceInterrupted(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def training(workshop: Workshop) -> TwiceInterrupted:
-    """One run with its three launches."""
+def training(workshop: Workshop) -> Training:
+    """The run with its four launches."""
     launches = {}
-    for words, number in ((TRAIN, signal.SIGINT), (RESUME, signal.SIGTERM)):
+    for words, number in (
+        (TRAIN, signal.SIGINT),
+        (RESUME, signal.SIGTERM),
+        (RESUME, signal.SIGKILL),
+    ):
         launches[number] = interrupted(workshop, words, number)
     last = workshop.call(*RESUME)
-    return TwiceInterrupted(workshop.run_of("demo_cpu").path, launches, last)
+    return Training(workshop.run_of("demo_cpu").path, launches, last)
 
 
 def interrupted(workshop: Workshop, words: tuple[str, ...], number: signal.Signals) -> Interrupted:
@@ -62,6 +67,7 @@ def interrupted(workshop: Workshop, words: tuple[str, ...], number: signal.Signa
         command.until("a checkpoint is saved", lambda: True if last_step(found) > before else None)
         command.signal(number)
         finished = command.wait()
+        wait_until_gone(finished.mark)
     return Interrupted(finished, last_step(found), RunFolder(found).state.stages["train"].state)
 
 
@@ -86,7 +92,7 @@ def steps_logged(run: Path) -> list[int]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_training_and_all_its_processes(
-    training: TwiceInterrupted, number: signal.Signals
+    training: Training, number: signal.Signals
 ) -> None:
     launch = training.launches[number]
     assert launch.finished.exit_code == 130, launch.finished.said
@@ -98,27 +104,30 @@ def test_a_signal_ends_the_training_and_all_its_processes(
     )
 
 
-def test_a_resumed_training_begins_at_its_last_checkpoint_and_finishes(
-    training: TwiceInterrupted,
-) -> None:
+def test_a_killed_launcher_takes_its_training_with_it(training: Training) -> None:
+    launch = training.launches[signal.SIGKILL]
+    assert launch.finished.exit_code == -signal.SIGKILL
+    assert last_step(training.run) == STEPS, "the run could not be gone on with"
+
+
+def test_a_resumed_training_begins_at_its_last_checkpoint_and_finishes(training: Training) -> None:
     assert training.last.exit_code == 0, training.last.said
-    first, second = (training.launches[number].kept for number in (signal.SIGINT, signal.SIGTERM))
-    assert SAVED_EVERY <= first < second < STEPS
-    assert f"from checkpoint-{first}" in training.launches[signal.SIGTERM].finished.stderr
-    assert f"from checkpoint-{second}" in training.last.stderr
+    kept = [launch.kept for launch in training.launches.values()]
+    assert kept == sorted(set(kept))
+    assert kept[0] >= SAVED_EVERY and kept[-1] < STEPS
+    told = [launch.finished.stderr for launch in training.launches.values()][1:]
+    for step, stderr in zip(kept, [*told, training.last.stderr], strict=True):
+        assert f"from checkpoint-{step}" in stderr
     logged = steps_logged(training.run)
-    starts = [step for step, before in zip(logged[1:], logged, strict=False) if step <= before]
-    assert all(step in (first + 1, second + 1) for step in starts)
+    jumps = [step for before, step in pairwise(logged) if step != before + 1]
+    assert set(jumps) <= {step + 1 for step in kept}
     assert set(logged) == set(range(1, STEPS + 1))
     run = RunFolder(training.run)
     assert run.is_done("train")
     assert run.facts("train")["checkpoint"] == f"train/checkpoint-{STEPS}"
-    assert last_step(training.run) == STEPS
 
 
-def test_a_finished_training_is_not_trained_again(
-    workshop: Workshop, training: TwiceInterrupted
-) -> None:
+def test_a_finished_training_is_not_trained_again(workshop: Workshop, training: Training) -> None:
     again = workshop.call("python", "launchers/train.py", "--resume", training.run.name)
     assert again.exit_code == 0, again.said
     assert f"checkpoint-{STEPS}" in again.stdout

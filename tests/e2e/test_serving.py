@@ -184,6 +184,8 @@ def test_status_and_logs_tell_of_the_server(server: RunningServer) -> None:
     assert status.exit_code == 0, status.said
     [told] = status.document["servers"]
     assert (told["port"], told["condition"]) == (server.port, "ready")
-    logs = server.workshop.call("python", "deploy/logs.py", "--port", str(server.port), "-n", "200")
+    logs = server.workshop.call(
+        "python", "deploy/logs.py", "--port", str(server.port), "-n", "9999"
+    )
     assert logs.exit_code == 0, logs.said
     assert f"Uvicorn running on http://127.0.0.1:{server.port}" in logs.stdout

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import openai
+import psutil
 import pytest
 import requests
 from support_eval import call, command, sums, write_rows, write_suite
@@ -238,6 +239,18 @@ class Terminal:
         """Type `text`."""
         os.write(self.file, text.encode())
 
+    def interrupt(self) -> None:
+        """Press Ctrl-C, once the command waits for input as it does for a person.
+
+        Between the moment that readline shows a prompt and its `select`, CPython notes a signal
+        but acts on it only at the next key.
+        """
+        deadline = time.monotonic() + 30
+        while psutil.Process(self.pid).status() != psutil.STATUS_SLEEPING:
+            assert time.monotonic() < deadline, "the command never waits"
+            time.sleep(0.01)
+        self.type("\x03")
+
     def end(self) -> int:
         """The exit code, once the command has ended."""
         _, status = os.waitpid(self.pid, 0)
@@ -260,13 +273,13 @@ def test_chat_on_a_terminal_keeps_history_and_ctrl_c_stops_the_answer_only() -> 
         terminal.expect("> ")
         terminal.type("数数\n")
         terminal.expect("5 6 7")
-        terminal.type("\x03")
+        terminal.interrupt()
         terminal.expect("stopped")
         terminal.expect("> ")
         terminal.type("再见\n")
         terminal.expect("慢走")
         terminal.expect("> ")
-        terminal.type("\x03")
+        terminal.interrupt()
         terminal.expect("again")
         terminal.type("/quit\n")
         assert terminal.end() == 0

@@ -32,7 +32,7 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
     state = max(states, key=lambda state: state.started_at)
     log = Path(state.log)
     start = log.stat().st_size if log.is_file() else 0
-    lines = log_tail(log, args.lines) if args.lines else []
+    lines = log_tail(log, args.lines, at_most=start) if args.lines else []
     for line in lines:
         console.say(line)
     if args.follow:

@@ -105,13 +105,16 @@ _KNOWN: tuple[tuple[str, Diagnosis], ...] = (
 _ERROR_LINE = re.compile(r"^\s*(?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt)\b.*|.*Killed.*)$")
 
 
-def log_tail(log: Path, lines: int = 15, *, start: int = 0) -> list[str]:
-    """The last lines of a log after byte `start`, progress-bar redraws left out."""
+def log_tail(log: Path, lines: int = 15, *, start: int = 0, at_most: int = TAIL_BYTES) -> list[str]:
+    """The last lines of a log after byte `start`, progress-bar redraws left out.
+
+    Fewer when they do not lie in the last `at_most` bytes.
+    """
     if not log.is_file():
         return []
     with log.open("rb") as stream:
         stream.seek(0, 2)
-        stream.seek(max(start, stream.tell() - TAIL_BYTES))
+        stream.seek(max(start, stream.tell() - at_most))
         text = stream.read().decode("utf-8", errors="replace")
     kept = [part for line in text.split("\n") if (part := line.rsplit("\r", 1)[-1].rstrip())]
     return kept[-lines:]

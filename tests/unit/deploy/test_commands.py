@@ -104,6 +104,17 @@ def test_logs_shows_the_end_of_the_log(here: Path, capsys: pytest.CaptureFixture
     assert "Uvicorn running" in capsys.readouterr().out
 
 
+def test_logs_shows_as_many_lines_as_were_asked_for(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert serve.main(serve_words(here, "--detach", "--json")) == 0
+    log = Path(json.loads(capsys.readouterr().out)["log"])
+    with log.open("a", encoding="utf-8") as stream:
+        stream.writelines(f"{number:099}\n" for number in range(2000))
+    assert logs.main(["-n", "1500", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["lines"]) == 1500
+
+
 def test_stop_ends_the_server_and_says_what_is_free(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
