@@ -66,6 +66,9 @@ _ORDINARY = (
 _LONGEST = 20_000
 """Characters of a text; in longer ones a word may be so long that tiktoken gets slow."""
 
+_FEW = 50
+"""Texts that are not worth a thread."""
+
 _PROBE = 500
 """Characters that are probed in one text."""
 
@@ -103,8 +106,8 @@ class QuickBPE:
 
     def tokenize(self, texts: Sequence[str]) -> Iterator[_Ranked]:
         """The tokens of each text, in order; on all cores."""
-        size = -(-len(texts) // (os.cpu_count() or 1))
-        parts = [texts[start : start + size] for start in range(0, len(texts), size or 1)]
+        size = max(_FEW, -(-len(texts) // (os.cpu_count() or 1)))
+        parts = [texts[start : start + size] for start in range(0, len(texts), size)]
         for part in self._threads.map(self._encode, parts):
             yield from (_Ranked(ranks, self._ids) for ranks in part)
 
