@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count, groupby
 from typing import Any, NamedTuple, Protocol
 
-from palmswift.data.batch_tokenizer import Tokens
 from palmswift.data.row import Kind
 from palmswift.data.verdict import Counts, Measured
 
@@ -40,6 +39,7 @@ _COLUMNS: dict[Kind, frozenset[str]] = {
 
 Row = dict[str, Any]
 Messages = Sequence[dict[str, str]]
+Tokens = list[int]
 
 
 class Template(Protocol):
@@ -69,17 +69,8 @@ class Tokenizer(Protocol):
     separators: frozenset[str]
     """Strings at which it cuts a text before all else."""
 
-    def tokenize(self, texts: Sequence[str]) -> Sequence[Tokens]:
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """The tokens of each text, as the template has it tokenised."""
-
-
-class _Fixed(NamedTuple):
-    """Tokens that are the same in each row of a form."""
-
-    ids: list[int]
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 class _Run(NamedTuple):
@@ -87,7 +78,7 @@ class _Run(NamedTuple):
 
     literals: tuple[str, ...] = ()
     slots: tuple[int, ...] = ()
-    fixed: _Fixed | None = None
+    fixed: Tokens | None = None
 
     def string(self, texts: Sequence[str]) -> str:
         """The string for a row with these texts."""
@@ -137,7 +128,7 @@ class Counted(NamedTuple):
     @property
     def ids(self) -> list[list[int]]:
         """The tokens of each sequence."""
-        return [[token for run in runs for token in run.ids] for runs in self.tokens]
+        return [[token for run in runs for token in run] for runs in self.tokens]
 
 
 class BatchTemplate:
@@ -280,7 +271,10 @@ class BatchTemplate:
                 yield "".join(same), trained
 
     def _counted(self, plan: Sequence[_Planned], tokens: Iterator[Tokens]) -> Counted | None:
-        taken = [[run.fixed or next(tokens) for run in one.form.runs] for one in plan]
+        taken = [
+            [next(tokens) if run.fixed is None else run.fixed for run in one.form.runs]
+            for one in plan
+        ]
         limit, refuses = self._template.limit
         first = any(one.first for one in plan)
         counts = []
@@ -309,7 +303,7 @@ class BatchTemplate:
             if group.trained:
                 n_supervised += size
                 has_text = has_text or group.with_text
-                last = runs[-1].ids[-2:]
+                last = runs[-1][-2:]
                 ends_with_eos = self._template.eos in last
                 if not number:
                     n_supervised -= 1  # the first token of all is never predicted
@@ -324,15 +318,15 @@ class BatchTemplate:
                     n_supervised += len(suffix)
                     if number == len(form.groups) - 1:
                         return None
-        if n_tokens < 3 or not all(map(len, tokens)) or (n_supervised and not has_text):
+        if n_tokens < 3 or not all(tokens) or (n_supervised and not has_text):
             return None
         return Counts(n_tokens, n_supervised, has_text, ends_with_eos)
 
 
-def _begins_with(runs: Sequence[Tokens], tokens: list[int]) -> bool:
-    begin: list[int] = []
+def _begins_with(runs: Sequence[Tokens], tokens: Tokens) -> bool:
+    begin: Tokens = []
     for run in runs:
-        begin += run.ids[: len(tokens) - len(begin)]
+        begin += run[: len(tokens) - len(begin)]
         if len(begin) == len(tokens):
             break
     return begin == tokens
@@ -346,19 +340,19 @@ def _around(content: str, text: str, inner: str = _SLOT) -> str:
 
 def _form_of(
     strings: Sequence[tuple[str | list[int], bool]],
-    tokenize: Callable[[list[str]], Sequence[Tokens]],
+    tokenize: Callable[[list[str]], list[Tokens]],
 ) -> _Form | None:
     runs = []
     for string, _ in strings:
         if not isinstance(string, str):
-            runs.append(_Run(fixed=_Fixed(list(string))))
+            runs.append(_Run(fixed=list(string)))
             continue
         pieces = _STAND_IN.split(string)
         literals, slots = tuple(pieces[::2]), tuple(map(int, pieces[1::2]))
         if slots:
             runs.append(_Run(literals, slots))
         else:
-            runs.append(_Run(fixed=_Fixed(tokenize([string])[0].ids)))
+            runs.append(_Run(fixed=tokenize([string])[0]))
     if any("\ue000" in literal or "\ue001" in literal for run in runs for literal in run.literals):
         return None  # a stand-in was taken apart: the text makes a difference after all
     groups = []

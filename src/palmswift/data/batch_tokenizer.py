@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from itertools import compress
 from operator import not_
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -24,16 +24,6 @@ WORTH = 10_000_000
 
 _KNOWN_STEPS = frozenset(("Sequence", "Split", "ByteLevel", "Digits"))
 """Pre-tokenizers to which it is the same whether a text stands at the start of a string."""
-
-
-class Tokens(Protocol):
-    """What is asked of a `tokenizers.Encoding`."""
-
-    @property
-    def ids(self) -> list[int]:
-        """The tokens; made anew at each call."""
-
-    def __len__(self) -> int: ...
 
 
 class BatchTokenizer:
@@ -55,7 +45,7 @@ class BatchTokenizer:
         added = sorted((token["content"] for token in described["added_tokens"]), reverse=True)
         self._added = re.compile("|".join(map(re.escape, added)) if added else r"(?!)")
 
-    def tokenize(self, texts: Sequence[str]) -> Sequence[Tokens]:
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text, in order; what comes again, as a system prompt, costs once."""
         different = list(dict.fromkeys(texts))
         if len(different) == len(texts):
@@ -63,7 +53,7 @@ class BatchTokenizer:
         found = dict(zip(different, self._tokenize(different), strict=True))
         return [found[text] for text in texts]
 
-    def _tokenize(self, texts: Sequence[str]) -> Sequence[Tokens]:
+    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         with self._lock:
             if self._until_quick > 0:
                 self._until_quick -= sum(map(len, texts))
@@ -77,11 +67,9 @@ class BatchTokenizer:
         others = iter(self._encode(list(compress(texts, map(not_, flags)))))
         return [next(by_quick) if flag else next(others) for flag in flags]
 
-    def _encode(self, texts: Sequence[str]) -> Sequence[Tokens]:
-        encodings: Sequence[Tokens] = self._backend.encode_batch_fast(
-            texts, add_special_tokens=False
-        )
-        return encodings
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
 
 def _separators(described: dict[str, Any]) -> Iterator[str]:

@@ -18,7 +18,8 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import Any
 
 import tiktoken
 from tokenizers import Tokenizer
@@ -71,31 +72,15 @@ _PROBE = 500
 """Characters that are probed in one text."""
 
 
-class _Ranked(NamedTuple):
-    """Tokens by their rank among the merges."""
-
-    ranks: list[int]
-    id_of_rank: Sequence[int]
-
-    @property
-    def ids(self) -> list[int]:
-        """The tokens as the vocabulary numbers them."""
-        return [self.id_of_rank[rank] for rank in self.ranks]
-
-    def __len__(self) -> int:
-        return len(self.ranks)
-
-
 class QuickBPE:
     """A tokenizer's vocabulary in tiktoken; only for texts that it covers."""
 
-    def __init__(self, pattern: str, ranks: dict[bytes, int], ids: Sequence[int]) -> None:
-        self._ids = ids
-        self._edge = len(ranks)
+    def __init__(self, pattern: str, vocab: dict[bytes, int]) -> None:
+        self._edge = max(vocab.values()) + 1
         self._encoding = tiktoken.Encoding(
             "palmswift",
             pat_str=pattern,
-            mergeable_ranks=ranks,
+            mergeable_ranks=vocab,
             special_tokens={_EDGE: self._edge},
         )
         ranges = "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in _ORDINARY)
@@ -105,7 +90,7 @@ class QuickBPE:
         """Whether the text is short enough and of characters that are known to be divided alike."""
         return len(text) <= _LONGEST and (text.isascii() or not self._other.search(text))
 
-    def tokenize(self, texts: Sequence[str]) -> list[_Ranked]:
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text, in order; all in one call, so that other threads can work."""
         joined = self._encoding.encode(
             _EDGE.join(texts), allowed_special={_EDGE}, disallowed_special=()
@@ -115,7 +100,7 @@ class QuickBPE:
         start = 0
         for _ in texts:
             end = joined.index(self._edge, start)
-            found.append(_Ranked(joined[start:end], self._ids))
+            found.append(joined[start:end])
             start = end + 1
         return found
 
@@ -128,20 +113,19 @@ def quick_bpe(backend: Tokenizer) -> QuickBPE | None:
         return None
     model = described["model"]
     byte_of = {character: byte for byte, character in _byte_characters()}
+    vocab: dict[str, int] = model["vocab"]
     merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
-    made = {left + right: rank for rank, (left, right) in enumerate(merges, len(byte_of))}
-    order = [*byte_of, *made]
-    if len(made) != len(merges) or not all(token in model["vocab"] for token in order):
-        return None
-    seen = set(byte_of)
+    known = dict.fromkeys(byte_of)
     for left, right in merges:
-        if left not in seen or right not in seen:
+        if left not in known or right not in known or left + right in known:
             return None
-        seen.add(left + right)
-    if not _each_is_itself(described, order):
+        known[left + right] = None
+    made = [vocab.get(token, -1) for token in list(known)[len(byte_of) :]]
+    if any(later <= earlier for earlier, later in pairwise([-1, *made])):
+        return None  # tiktoken takes a token's number for its rank among the merges
+    if not all(token in vocab for token in byte_of) or not _each_is_itself(described, list(known)):
         return None
-    ranks = {bytes(byte_of[c] for c in token): rank for rank, token in enumerate(order)}
-    quick = QuickBPE(pattern, ranks, [model["vocab"][token] for token in order])
+    quick = QuickBPE(pattern, {bytes(byte_of[c] for c in token): vocab[token] for token in known})
     return quick if _divides_alike(quick, backend) else None
 
 
@@ -204,4 +188,4 @@ def _divides_alike(quick: QuickBPE, backend: Tokenizer) -> bool:
     ]
     expected = backend.encode_batch_fast(texts, add_special_tokens=False)
     found = quick.tokenize(texts)
-    return all(a.ids == b.ids for a, b in zip(found, expected, strict=True))
+    return all(a == b.ids for a, b in zip(found, expected, strict=True))

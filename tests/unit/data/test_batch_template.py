@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -9,13 +9,6 @@ from palmswift.data.batch_template import BatchTemplate, Counted, Messages
 from palmswift.data.verdict import Counts, Measured
 
 END = ord("$")
-
-
-class Characters(NamedTuple):
-    ids: list[int]
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 class CharacterTemplate:
@@ -52,8 +45,8 @@ class CharacterTemplate:
             strings[-2:] = [(f"{strings[-2][0]}$.", True)]
         return strings
 
-    def tokenize(self, texts: Sequence[str]) -> Sequence[Characters]:
-        return [Characters([ord(character) for character in text]) for text in texts]
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[ord(character) for character in text] for text in texts]
 
 
 def row(*texts: str, **columns: Any) -> dict[str, Any]:
