@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+
+from hypothesis import settings
 
 
 def pytest_configure() -> None:
@@ -12,3 +15,9 @@ def pytest_configure() -> None:
     children inherit that.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# The same examples in every checking of a commit, new ones at each run on a developer's machine.
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.register_profile("searching", deadline=None)
+settings.load_profile("fixed" if os.environ.get("CI") else "searching")

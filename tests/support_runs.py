@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_data import count_characters
+from support_data import CharacterJudge
 from support_deploy import REPOSITORY, model_folder
 
 from palmswift.launchers.run_folder import RunFolder
@@ -157,7 +157,7 @@ def prepare_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     (folder / "launchers").symlink_to(REPOSITORY / "launchers")
     (folder / "pyproject.toml").touch()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("palmswift.data.gate.judge", count_characters)
+    monkeypatch.setattr("palmswift.data.gate.TemplateJudge", CharacterJudge)
     tools = folder / "tools"
     tools.mkdir()
     stand_in = StandIn(tools)

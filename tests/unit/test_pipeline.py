@@ -188,7 +188,7 @@ def test_a_merge_that_the_recipe_asks_for_stands_between_training_and_test(
         (["--set", "eval.suite=train.jsonl"], "train.jsonl"),
         (["--data", "train.jsonl", "--set", "data.val_ratio=0"], "nothing to test with"),
         (["--set", "budget.disk_mib=999999999999"], "MiB free"),
-        (["--data", "gone.jsonl"], "gone.jsonl: there is no such file"),
+        (["--data", "gone.jsonl"], "gone.jsonl: no such file"),
     ],
 )
 def test_what_cannot_work_is_told_before_there_is_a_run_folder(

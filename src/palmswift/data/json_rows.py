@@ -1,143 +1,126 @@
-"""Rows of JSONL and JSON arrays; a broken row costs that row and the reading goes on."""
+"""Rows of JSON that stand one a line (JSONL, also inside an array); a broken line costs itself."""
 
 from __future__ import annotations
 
-import itertools
-import json
 import re
 from collections.abc import Iterator
-from typing import Any, NoReturn
 
-from palmswift.data.row import Place, Rejection, RowError, SourceRow
+from palmswift.data.json_values import (
+    Broken,
+    Parsed,
+    Parser,
+    Row,
+    as_row,
+    breaks_off,
+    broken,
+    holds_rows,
+)
+from palmswift.data.lines import Line, Lines, too_large
+from palmswift.data.row import Place, SourceRow
 
-_DEEPEST = 64
-"""Levels of nesting in a row; what is deeper is no training row and could exhaust the stack."""
+_FARTHEST = 1000
+"""Lines that one row may be torn over by line breaks in its text."""
 
-_SPACE = re.compile(r"[\s,]*")
-_FIRST_KEY = re.compile(r'\{\s*"((?:[^"\\\n]|\\.)*)"\s*:')
-_OPENING = re.compile(r"\s*\[")
-_WRAPPER = re.compile(r'\s*\{\s*"(data|rows|items|examples|records|train)"\s*:\s*\[')
+_LONGEST_TORN = 1 << 20
+_MOST_TRIES = 100
 
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise RowError("duplicate_key", f"`{twice}` stands twice")
-    return fields
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise RowError("broken_json", f"{name} is not JSON")
-
-
-_ROW = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
-_ANY = json.JSONDecoder()
+_BLANK = " \t\r\n\ufeff"
+_PUNCTUATION = ("[", "]", "],")
+_SPACE = re.compile(r"[\s,\ufeff]*")
+_BEGINS_ROW = re.compile(r"\[?\s?\{")
 
 
-def parse_row(text: str, place: Place) -> SourceRow | Rejection:
-    """The row that a piece of JSON text is, or why it is none."""
-    try:
-        if text.count("[") + text.count("{") > _DEEPEST and _depth(text) > _DEEPEST:
-            raise RowError("broken_json", f"nested deeper than {_DEEPEST} levels")
-        value = _ROW.decode(text)
-        if not isinstance(value, dict):
-            raise RowError("not_an_object", f"it is {_kind(value)}")
-    except RowError as error:
-        return Rejection(place, error.code, error.detail, text)
-    except json.JSONDecodeError as error:
-        problem = RowError("broken_json", f"{error.msg} at character {error.pos + 1}")
-        return Rejection(place, problem.code, problem.detail, text)
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits
-        problem = RowError("broken_json", str(error))
-        return Rejection(place, problem.code, problem.detail, text)
-    return SourceRow(place, value)
+def rows(lines: Lines, source: str) -> Iterator[Row]:
+    """The rows, one a line; blank lines and an array's own brackets are passed over.
 
-
-def _depth(text: str) -> int:
-    """The deepest nesting of brackets outside strings."""
-    deepest = level = 0
-    for token in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text):
-        if token.group() in "[{":
-            level += 1
-            deepest = max(deepest, level)
-        elif token.group() in "]}":
-            level -= 1
-    return deepest
-
-
-def _kind(value: Any) -> str:
-    names = {type(None): "null", list: "a list", str: "a string", bool: "true or false"}
-    return names.get(type(value), "a number")
-
-
-def lines(
-    text: str, source: str, first_line: int = 1, first_number: int = 1
-) -> Iterator[SourceRow | Rejection]:
-    """The rows of JSONL text, one a line; blank lines are passed over."""
-    number = first_number
-    for line_number, line in enumerate(text.split("\n"), first_line):
-        if line.strip():
-            yield parse_row(line.strip(), Place(source, line_number, number))
+    Read all the same: rows with a comma or an array's bracket beside them, several on one line,
+    and those with line breaks or tabs that stand raw in their texts.
+    """
+    parser = Parser()
+    number = 1
+    for line in lines:
+        text = line.text.strip(_BLANK)
+        if not text or text in _PUNCTUATION:
+            continue
+        place = Place(source, line.number, number)
+        for row in _rows_of(parser, place, text, line, lines):
+            yield row
             number += 1
 
 
-def array(text: str, source: str) -> Iterator[SourceRow | Rejection]:
-    """The rows of a JSON array; also of an object that wraps one (`{"data": [...]}`).
-
-    Objects that follow each other without an array are read too. After a broken element the
-    reading goes on where the next one seems to begin; lines after the end are read as JSONL.
-    """
-    wrapper = _WRAPPER.match(text)
-    opening = wrapper or _OPENING.match(text)
-    position = opening.end() if opening else 0
-    first_keys: set[str] = set()
-    line, counted = 1, 0
-    for number in itertools.count(1):
-        position = _SPACE.match(text, position).end()  # type: ignore[union-attr]  # may be empty
-        line += text.count("\n", counted, position)
-        counted = position
-        if position >= len(text):
-            return
-        if text[position] == "]":
-            rest = text[position + 1 :]
-            if not wrapper or not is_whole(f'{{"rows": 0{rest}'):
-                yield from lines(rest, source, line, number)
-            return
-        end = _element_end(text, position, first_keys)
-        yield parse_row(text[position:end].rstrip(" \t\r\n,"), Place(source, line, number))
-        position = end
-
-
-def _element_end(text: str, start: int, first_keys: set[str]) -> int:
-    """Where the element at `start` ends, or where the next begins if this one is broken.
-
-    The next element is known by its first key: rows of one file mostly begin alike, and the
-    objects inside a row do not begin as rows do.
-    """
-    key = _FIRST_KEY.match(text, start)
+def _rows_of(parser: Parser, place: Place, text: str, line: Line, lines: Lines) -> Iterator[Row]:
+    if not line.whole:
+        yield too_large(place, text)
+        return
     try:
-        _, end = _ANY.raw_decode(text, start)
-    except (ValueError, RecursionError):
-        known = first_keys | ({key.group(1)} if key else set())
-        names = "|".join(re.escape(name) for name in sorted(known)) or '[^"]*'
-        following = re.compile(rf'(?<=[\s,])\{{\s*"(?:{names})"\s*:').search(text, start + 1)
-        return following.start() if following else len(text)
-    if key:
-        first_keys.add(key.group(1))
-    return end
+        parsed = parser.at(text, 0)
+        if parsed.end < len(text):
+            raise Broken("there is more after the value", parsed.end)
+    except Broken as error:
+        if several := _sequence(parser, text):
+            for number, (value, part) in enumerate(several, place.number):
+                yield as_row(value, place._replace(number=number), part)
+        elif joined := _joined(parser, line, lines, error):
+            yield as_row(joined[0], place, joined[1])
+        else:
+            yield broken(place, text, error)
+        return
+    if parsed.flaw or not holds_rows(parsed.value):
+        yield as_row(parsed, place, text)
+        return
+    for number, value in enumerate(parsed.value, place.number):
+        yield SourceRow(place._replace(number=number), value)
 
 
-def is_whole(text: str) -> bool:
-    """Whether the text is one complete JSON value."""
-    try:
-        _ANY.decode(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
+def _sequence(parser: Parser, text: str) -> list[tuple[Parsed, str]] | None:
+    """The objects or lists that a line is made of, apart from a bracket of the array around it."""
+    core = text.removesuffix(",").rstrip()
+    for candidate in (core, core.removeprefix("["), core.removesuffix("]")):
+        found = []
+        position = _end_of_space(candidate, 0)
+        try:
+            while position < len(candidate):
+                parsed = parser.at(candidate, position)
+                found.append((parsed, candidate[position : parsed.end]))
+                position = _end_of_space(candidate, parsed.end)
+        except Broken:
+            continue
+        values = [parsed.value for parsed, _ in found]
+        alone = len(values) == 1 and isinstance(values[0], dict)
+        if alone or holds_rows(values) or all(isinstance(value, list) for value in values):
+            return found
+    return None
 
 
-def wraps_array(text: str) -> bool:
-    """Whether the text is one object that holds the rows in a list (`{"data": [...]}`)."""
-    return _WRAPPER.match(text) is not None
+def _end_of_space(text: str, start: int) -> int:
+    match = _SPACE.match(text, start)
+    return match.end() if match else start
+
+
+def _joined(parser: Parser, first: Line, lines: Lines, error: Broken) -> tuple[Parsed, str] | None:
+    """The object that begins on a line and ends on a later one; else the lines are given back."""
+    text = first.text.strip(_BLANK)
+    if not text.startswith("{") or not breaks_off(text, error):
+        return None
+    taken: list[Line] = []
+    pieces = [text]
+    size = len(text)
+    tries = 0
+    for line in lines:
+        taken.append(line)
+        size += len(line.text)
+        if not line.whole or size > _LONGEST_TORN or len(taken) > _FARTHEST:
+            break
+        if _BEGINS_ROW.match(line.text):
+            break  # the next row, however this one ends
+        pieces.append(line.text)
+        if line.text.rstrip(_BLANK + ",").endswith("}"):
+            whole = "\n".join(pieces).rstrip(_BLANK + ",")
+            parsed = parser.whole(whole)
+            if parsed and isinstance(parsed.value, dict):
+                return parsed, whole
+            tries += 1
+            if tries == _MOST_TRIES:
+                break
+    lines.give_back(taken)
+    return None

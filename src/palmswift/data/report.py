@@ -1,24 +1,25 @@
-"""The data report: every row accounted for, by file, reason and change, with token counts."""
+"""The data report: every row accounted for, by file, code and change, with token counts.
+
+`python -m palmswift.data.report` writes data/report.schema.json, the description of report.json.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+import json
+import sys
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from palmswift.data.gate import Passage, Sieve, Use
-from palmswift.data.reasons import CHANGES, REASONS
-from palmswift.data.row import Conversation, Rejection
-from palmswift.data.template import Judgement, TemplateFacts, Verdict
-from palmswift.recipes.recipe import DataSettings
+from palmswift.data.policy import Action
+from palmswift.data.row import Kind
+from palmswift.data.sample import SampleRow
+from palmswift.data.template import TemplateFacts
+from palmswift.files import write_text
+from palmswift.paths import project_root
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-_EXAMPLES = 3
-_BINS = 40
+Use = Literal["train", "val"]
+"""What a file was given for, or what a row is used for."""
 
 
 class _Document(BaseModel):
@@ -29,8 +30,10 @@ class FileReport(_Document):
     """What became of one input file's rows; `read = kept + rejected`, or it does not exist."""
 
     source: str
+    """The file as it was given."""
     use: Use
     format: str
+    """What the file was read as, such as `jsonl`."""
     encoding: str
     read: int
     kept: int
@@ -39,6 +42,8 @@ class FileReport(_Document):
     """Shape to the number of kept rows that had it."""
     reasons: dict[str, int]
     """Reason code to the number of rows rejected for it."""
+    notes: list[str] = Field(default_factory=list)
+    """What was assumed or passed over in reading it, such as a hidden sheet."""
 
     @model_validator(mode="after")
     def _every_row_accounted_for(self) -> FileReport:
@@ -48,72 +53,154 @@ class FileReport(_Document):
 
 
 class Example(_Document):
-    """One rejected row."""
+    """One row that a code was given to."""
 
     place: str
     """`file:line`."""
     detail: str
+    """What is wrong with this very row; empty where the code says it all."""
+    row: str = ""
+    """The beginning of the row as JSON; empty where it may hold what is nobody's business."""
 
 
-class ReasonReport(_Document):
-    """The rows rejected for one reason, over all files."""
+class CodeReport(_Document):
+    """The rows that one code was given to, over all files."""
 
     code: str
+    """A key of `palmswift.data.policy.CHECKS`."""
     meaning: str
+    meaning_zh: str
     count: int
     examples: list[Example]
+    """The first few rows."""
 
 
 class Spread(_Document):
-    """How a count is spread over the kept rows."""
+    """How a count is spread over rows; percentiles by nearest rank."""
 
     min: int
     median: int
+    p90: int
     p95: int
+    p99: int
     max: int
     total: int
 
 
 class Bin(_Document):
-    """Rows of `start` to `stop - 1` tokens: those kept, and those over the length limit."""
+    """Rows of `start` to `stop - 1` tokens: those written, and those over the length limit."""
 
     start: int
-    stop: int
+    stop: int | None
+    """Null for the last bin when it holds all rows from `start` on."""
     kept: int
     over_length: int
 
 
 class TokenReport(_Document):
-    """What the template counted, in tokens a row; spreads are over kept rows."""
+    """What the template counted, in tokens a row; spreads are over the rows written."""
 
     tokens: Spread
     supervised: Spread
+    """Tokens that the loss counts."""
     histogram: list[Bin]
+    over_length: Spread | None = None
+    """Tokens of the rows rejected as over_length; null without any."""
+
+
+class Pair(_Document):
+    """Two rows beside each other."""
+
+    first: str
+    """`file:line` of the row that stands earlier."""
+    second: str
+    first_text: str
+    second_text: str
+    similarity: float | None = None
+    """Estimated Jaccard similarity, 0 to 1; null where it was not measured."""
+
+
+class NearReport(_Document):
+    """Clusters of rows that are nearly the same; exact duplicates are gone by then."""
+
+    clusters: int
+    """Clusters of at least two rows."""
+    rows: int
+    """Rows in those clusters."""
+    largest: int
+    """Rows in the largest of them."""
+    examples: list[Pair]
+
+
+class ConflictReport(_Document):
+    """Questions that stand with more than one answer."""
+
+    questions: int
+    rows: int
+    """Rows that ask one of those questions."""
+    examples: list[Pair]
+
+
+class UnreadColumns(_Document):
+    """Columns of rows that no shape was recognised in."""
+
+    columns: list[str]
+    count: int
+    """Rows with exactly these columns."""
+    characters: dict[str, float]
+    """Column to the mean length of its text, over the first rows."""
+
+
+class Suggestion(_Document):
+    """Something to do that would make the training set or the run better."""
+
+    code: str
+    """What it is about; stays the same from version to version."""
+    en: str
+    zh: str
+    flags: list[str] = Field(default_factory=list)
+    """Words to add to the command line; empty where no flag does it."""
 
 
 class DataReport(_Document):
     """`report.json`: what was read, kept and rejected, and what the kept rows are like."""
 
-    version: int = 1
+    version: int = 2
+    kind: Kind = "sft"
     files: list[FileReport]
     read: int
     kept: int
+    """Rows read that are trained on or held out."""
     rejected: int
     train_rows: int
     val_rows: int
+    parts: int = 0
+    """Rows written beyond one for each kept row, from rows that were split at their turns."""
     held_out: Literal["files", "split", "none"]
     """Where validation rows come from."""
     val_ratio: float
     seed: int
-    conflicting_answers: int
-    """Kept rows whose question also stands with another answer; they are kept."""
+    rules: dict[str, Action] = Field(default_factory=dict)
+    """Every check that leaves a choice, and what was done about it."""
     changes: dict[str, int]
-    """Kind of change (`palmswift.data.reasons.CHANGES`) to the number of kept rows."""
-    reasons: list[ReasonReport]
+    """Kind of change (`palmswift.data.policy.CHANGES`) to the number of kept rows."""
+    reasons: list[CodeReport]
+    """Why rows were rejected, the most frequent first."""
+    findings: list[CodeReport] = Field(default_factory=list)
+    """What was found in rows that were kept, the most frequent first."""
+    near_duplicates: NearReport | None = None
+    """Null when there are none."""
+    conflicts: ConflictReport | None = None
+    """Null when there are none."""
+    unread_columns: list[UnreadColumns] = Field(default_factory=list)
+    """Of the rows rejected as unknown_shape or ambiguous_columns, the most frequent first."""
     template: TemplateFacts | None
-    """None when no row came as far as the template."""
+    """Null when no row came as far as the template."""
     tokens: TokenReport | None
-    """None when no row is kept."""
+    """Null when no row is kept."""
+    samples: list[SampleRow] = Field(default_factory=list)
+    suggestions: list[Suggestion] = Field(default_factory=list)
+    """The most useful first."""
 
     @model_validator(mode="after")
     def _sums_agree(self) -> DataReport:
@@ -121,141 +208,41 @@ class DataReport(_Document):
         sums = [sum(file.read for file in files), sum(file.kept for file in files)]
         if [self.read, self.kept] != sums or self.read != self.kept + self.rejected:
             raise ValueError("the counts of the files do not add up to the report's")
-        if self.kept != self.train_rows + self.val_rows:
+        if self.kept + self.parts != self.train_rows + self.val_rows:
             raise ValueError("kept rows are not the rows trained on and held out")
         return self
 
 
-def build_report(passage: Passage, settings: DataSettings) -> DataReport:
-    """The report on what came through the gate."""
-    sieves, split = passage.sieves, passage.split
-    kept = [row for sieve in sieves for row in sieve.kept]
-    files = [_file_report(sieve) for sieve in sieves]
-    from_files = any(sieve.use == "val" for sieve in sieves)
-    judgement = passage.judgement
-    return DataReport(
-        files=files,
-        read=sum(file.read for file in files),
-        kept=len(kept),
-        rejected=sum(file.rejected for file in files),
-        train_rows=len(split.train),
-        val_rows=len(split.val),
-        held_out="files" if from_files else "split" if split.val else "none",
-        val_ratio=settings.val_ratio,
-        seed=settings.seed,
-        conflicting_answers=_conflicting(kept),
-        changes=_change_counts(kept),
-        reasons=_reason_reports(rejection for sieve in sieves for rejection in sieve.rejected),
-        template=judgement.facts if judgement else None,
-        tokens=_token_report(judgement) if judgement and kept else None,
-    )
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of report.json, each field with what it means."""
+    from palmswift.data import sample, template
+    from palmswift.recipes.schema import field_docs
+
+    built = DataReport.model_json_schema()
+    built["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    built["title"] = "palmswift's data report (report.json)"
+    docs: dict[tuple[str, str], str] = {}
+    for module in (sys.modules[DataReport.__module__], sample, template):
+        docs |= field_docs(module)
+    for name, section in {"DataReport": built, **built["$defs"]}.items():
+        for key, field in section.get("properties", {}).items():
+            if (name, key) in docs:
+                field["description"] = docs[name, key]
+    return built
 
 
-def _file_report(sieve: Sieve) -> FileReport:
-    return FileReport(
-        source=sieve.file.source,
-        use=sieve.use,
-        format=sieve.file.format,
-        encoding=sieve.file.encoding,
-        read=len(sieve.file.rows),
-        kept=len(sieve.kept),
-        rejected=len(sieve.rejected),
-        shapes=dict(Counter(row.shape for row in sieve.kept)),
-        reasons=dict(Counter(rejection.code for rejection in sieve.rejected)),
-    )
+def schema_text() -> str:
+    """The schema as it is committed."""
+    return json.dumps(schema(), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
-def _token_report(judgement: Judgement) -> TokenReport:
-    kept: list[Verdict] = []
-    over_length: list[int] = []
-    for verdict in judgement.verdicts:
-        reason = verdict.reason(judgement.facts)
-        if reason is None:
-            kept.append(verdict)
-        elif reason[0] == "over_length":
-            over_length.append(verdict.n_tokens)
-    tokens = [verdict.n_tokens for verdict in kept]
-    return TokenReport(
-        tokens=spread(tokens),
-        supervised=spread([verdict.n_supervised for verdict in kept]),
-        histogram=histogram(tokens, over_length),
-    )
+def main() -> int:
+    """Write the schema beside the data commands; returns 0."""
+    path = project_root() / "data" / "report.schema.json"
+    write_text(path, schema_text())
+    print(path)
+    return 0
 
 
-def _reason_reports(rejections: Iterable[Rejection]) -> list[ReasonReport]:
-    """One report a reason, the most frequent first, each with its first examples."""
-    by_code: dict[str, list[Rejection]] = {}
-    for rejection in rejections:
-        by_code.setdefault(rejection.code, []).append(rejection)
-    return [
-        ReasonReport(
-            code=code,
-            meaning=REASONS[code].en,
-            count=len(rows),
-            examples=[Example(place=str(row.place), detail=row.detail) for row in rows[:_EXAMPLES]],
-        )
-        for code, rows in sorted(by_code.items(), key=lambda item: (-len(item[1]), item[0]))
-    ]
-
-
-def _change_counts(kept: Iterable[Conversation]) -> dict[str, int]:
-    """How many kept rows each kind of change was made to."""
-    counts = Counter(change for row in kept for change in row.changes)
-    return {change: counts[change] for change in CHANGES if counts[change]}
-
-
-def _conflicting(kept: Sequence[Conversation]) -> int:
-    """Kept rows whose question also stands with another answer (equal rows are gone by now)."""
-    counts = Counter(row.question_digest for row in kept)
-    return sum(count for count in counts.values() if count > 1)
-
-
-def spread(counts: Sequence[int]) -> Spread:
-    """Minimum, median, 95th percentile (nearest rank), maximum and sum of at least one count."""
-    ordered = sorted(counts)
-
-    def at(share: float) -> int:
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-    return Spread(min=ordered[0], median=at(0.5), p95=at(0.95), max=ordered[-1], total=sum(ordered))
-
-
-def histogram(kept: Sequence[int], over_length: Sequence[int]) -> list[Bin]:
-    """Token counts in at most 40 bins of equal width, from 0 to the longest row."""
-    longest = max([*kept, *over_length])
-    width = longest // _BINS + 1
-    kept_bins = Counter(count // width for count in kept)
-    over_bins = Counter(count // width for count in over_length)
-    return [
-        Bin(
-            start=number * width,
-            stop=(number + 1) * width,
-            kept=kept_bins[number],
-            over_length=over_bins[number],
-        )
-        for number in range(longest // width + 1)
-    ]
-
-
-def summary_table(report: DataReport) -> Table:
-    """The report for a terminal: a line a file, and below them a line a reason."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    footer = f"{report.train_rows} to train on, {report.val_rows} held out"
-    table = Table(show_footer=True)
-    table.add_column("file", footer, overflow="fold")
-    table.add_column("read", str(report.read), justify="right")
-    table.add_column("kept", str(report.kept), justify="right", style="green")
-    table.add_column("rejected", str(report.rejected), justify="right", style="red")
-    for file in report.files:
-        cells = (str(file.read), str(file.kept), str(file.rejected))
-        name = f"{file.source} ({file.use}, {file.format}, {file.encoding})"
-        table.add_row(escape(name), *cells)
-    if report.reasons:
-        table.add_section()
-    for reason in report.reasons:
-        first = reason.examples[0]
-        where = f"{first.place}{', …' if reason.count > 1 else ''}"
-        table.add_row(escape(f"{reason.code}  ({where})"), "", "", str(reason.count), style="dim")
-    return table
+if __name__ == "__main__":
+    raise SystemExit(main())

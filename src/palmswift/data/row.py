@@ -1,15 +1,20 @@
-"""What flows through the gate: a row where it was read, a conversation, a rejection."""
+"""What flows through the gate: a row where it was read, a row in canonical form, a rejection."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-Role = Literal["system", "user", "assistant"]
-"""The roles of a canonical message."""
+import msgspec
+
+Role = Literal["system", "user", "assistant", "tool_call", "tool_response"]
+"""The roles of a canonical message, by the names that ms-swift's own preprocessor gives them."""
+
+Kind = Literal["sft", "pt", "dpo", "kto", "grpo"]
+"""What a canonical row holds: `dpo` also serves orpo and simpo (palmswift.data.policy.kind_of)."""
 
 
 class Place(NamedTuple):
@@ -17,7 +22,7 @@ class Place(NamedTuple):
 
     source: str
     line: int
-    """The line that the row begins on."""
+    """The line that the row begins on; the number of the row where a file has no lines."""
     number: int
     """Which of the file's rows it is, rejected ones counted."""
 
@@ -28,7 +33,7 @@ class Place(NamedTuple):
 
 
 class RowError(Exception):
-    """One row cannot be used; `code` is a key of `palmswift.data.reasons.REASONS`."""
+    """One row cannot be used; `code` is a key of `palmswift.data.policy.CHECKS`."""
 
     def __init__(self, code: str, detail: str) -> None:
         self.code = code
@@ -36,17 +41,17 @@ class RowError(Exception):
         super().__init__(code, detail)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SourceRow:
-    """A row that was read: a JSON object, or a CSV record by column."""
+    """A row as it was read: an object, a list (of turns), or a piece of plain text."""
 
     place: Place
-    fields: dict[str, Any]
+    value: dict[str, Any] | list[Any] | str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Rejection:
-    """A row that is left out, with the reason; `row` is the object, or the text if it is none."""
+    """A row that is left out, with the reason; `row` is what was read, or the text if broken."""
 
     place: Place
     code: str
@@ -55,46 +60,77 @@ class Rejection:
 
 
 class Message(NamedTuple):
-    """One turn of a canonical conversation."""
+    """One turn of a canonical row; a tool call's content is its JSON text."""
 
     role: Role
     content: str
 
 
-@dataclass(frozen=True)
-class Conversation:
-    """A row in canonical form: system first or absent, then user and assistant in turns."""
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """A row in canonical form, as ms-swift reads it.
+
+    sft, dpo and kto: system first or absent, then user and assistant in turns (with tool calls and
+    their responses between), an answer or a tool call last. pt: one assistant message. grpo: a user
+    turn last.
+    """
 
     place: Place
     shape: str
     messages: tuple[Message, ...]
-    changes: frozenset[str]
-    """Keys of `palmswift.data.reasons.CHANGES`: what was altered on the way here."""
-    source: dict[str, Any] = field(repr=False)
+    rejected_response: str | None = None
+    """dpo: the answer that is not preferred; the preferred one is the last message."""
+    label: bool | None = None
+    """kto: whether the answer is wanted."""
+    tools: str | None = None
+    """The tools that the model is told of, as JSON text."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """grpo: the columns that reward functions are given, such as `solution`."""
+    changes: frozenset[str] = frozenset()
+    """Keys of `palmswift.data.policy.CHANGES`: what was altered on the way here."""
+    findings: frozenset[str] = frozenset()
+    """Keys of `palmswift.data.policy.CHECKS` that are reported while the row is kept."""
+    source: Any = field(default=None, repr=False)
     """The row as it was read, for `rejected.jsonl` if a later stage rejects it."""
 
     def as_row(self) -> dict[str, Any]:
         """The object that stands in `train.jsonl`."""
-        return {"messages": [message._asdict() for message in self.messages]}
+        row: dict[str, Any] = {"messages": [message._asdict() for message in self.messages]}
+        if self.tools is not None:
+            row["tools"] = self.tools
+        if self.rejected_response is not None:
+            row["rejected_response"] = self.rejected_response
+        if self.label is not None:
+            row["label"] = self.label
+        return {**row, **self.extra}
 
     @property
-    def digest(self) -> str:
-        """SHA-256, in hex, of the messages: equal exactly when two rows train the same."""
-        return _digest(self.messages)
+    def digest(self) -> bytes:
+        """16 bytes that are equal exactly when two rows train the same."""
+        return _digest(self.as_row())
 
     @property
-    def question_digest(self) -> str:
-        """SHA-256, in hex, of everything before the last answer."""
-        return _digest(self.messages[:-1])
+    def question_digest(self) -> bytes:
+        """16 bytes of everything before the last answer."""
+        return _digest([tuple(message) for message in self.messages[:-1]])
 
     def reject(self, code: str, detail: str) -> Rejection:
         """The rejection of this row by a later stage."""
         return Rejection(self.place, code, printable(detail), self.source)
 
 
-def _digest(messages: Sequence[Message]) -> str:
-    text = json.dumps(messages, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+def _digest(document: Any) -> bytes:
+    try:
+        encoded = msgspec.json.encode(document)
+    except OverflowError:
+        # msgspec has no integers beyond 64 bits.
+        encoded = json.dumps(document).encode()
+    return hashlib.blake2b(encoded, digest_size=16).digest()
+
+
+def texts(messages: Sequence[Message]) -> list[str]:
+    """The contents of the messages."""
+    return [message.content for message in messages]
 
 
 def printable(text: str, limit: int = 300) -> str:

@@ -2,246 +2,251 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from palmswift.data.row import RowError
-
-CONVERSATION = ("messages", "conversations", "conversation", "对话")
-QUERY = ("query", "question", "prompt", "input", "instruction", "problem", "问题", "提问", "问")
-RESPONSE: tuple[str, ...] = ("response", "answer", "output", "completion", "target", "solution")
-RESPONSE += ("答案", "回答", "回复", "答")
-SYSTEM = ("system", "system_prompt", "系统提示")
-HISTORY = ("history",)
-UNSUPPORTED: tuple[str, ...] = (
-    "tools",
-    "image",
-    "images",
-    "video",
-    "videos",
-    "audio",
-    "audios",
-    "objects",
+from palmswift.data import chatml, labels, preference, tools
+from palmswift.data.columns import (
+    MESSAGES,
+    SYSTEM,
+    UNSUPPORTED,
+    Columns,
+    blank,
+    kind_name,
+    listed,
 )
-UNSUPPORTED += ("chosen", "rejected", "rejected_response", "rejected_messages")
-"""Columns that change what is trained and that canonical rows cannot carry."""
+from palmswift.data.conversation import Turn, answer, conversation, is_messages, role_of
+from palmswift.data.policy import Notes
+from palmswift.data.row import Kind, RowError
 
-COLUMN_ROLES = ("query", "response", "system", "history", "messages")
-"""What `DataSettings.columns` can name a column for."""
-
-_ROLE_KEYS = ("role", "from")
-_CONTENT_KEYS = ("content", "value")
-_UNSUPPORTED_KEYS: tuple[str, ...] = (
-    "tool_calls",
-    "function_call",
-    "reasoning_content",
-    "loss",
-    "loss_scale",
-)
-_UNSUPPORTED_KEYS += ("weight", "images", "audio")
-_PAIR_KEYS = {"user": ("human", "user"), "assistant": ("assistant", "gpt", "bot")}
+_FORMS = {"utterances": "lccc"}
+_NEVER_EXTRA = frozenset((*MESSAGES, *SYSTEM, *UNSUPPORTED))
+"""Columns that ms-swift would take for something else beside `messages`."""
 
 
-@dataclass(frozen=True)
-class Turn:
-    """One turn as the row has it; role and content are not checked yet."""
-
-    role: Any
-    content: Any
-
-
-@dataclass
+@dataclass(slots=True)
 class Shaped:
-    """A row's turns, the shape they were found in, and what was left out on the way."""
+    """What a row says; roles and contents are not checked yet."""
 
     shape: str
     turns: list[Turn]
-    changes: set[str] = field(default_factory=set)
+    rejected: list[Turn] | None = None
+    """dpo: the whole dialogue with the answer that is not preferred."""
+    label: bool | None = None
+    tools: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    """grpo: the columns beside the prompt."""
 
 
-class _Columns:
-    """A row's columns that hold something, found by their names in any case."""
+def shape_row(value: Any, kind: Kind, columns: Mapping[str, str], notes: Notes) -> Shaped:
+    """What a row says, system first if a column holds one. `columns` is `DataSettings.columns`.
 
-    def __init__(self, fields: Mapping[str, Any], mapping: Mapping[str, str]) -> None:
-        self._fields = {name: value for name, value in fields.items() if value is not None}
-        self._mapping = mapping
-        self._used: set[str] = set()
-
-    def find(self, role: str, names: Sequence[str]) -> list[str]:
-        """The columns that could be `role`: the mapped one, else those with a known name."""
-        if role in self._mapping:
-            column = self._mapping[role]
-            return [column] if column in self._fields else []
-        mapped = set(self._mapping.values())
-        found = [
-            name for name in self._fields if name not in mapped and name.strip().casefold() in names
-        ]
-        # A blank cell is no candidate beside a filled one, but it is what there is if alone.
-        return [name for name in found if not _blank(self._fields[name])] or found[:1]
-
-    def take(self, name: str) -> Any:
-        """The value of a column, which then counts as used."""
-        self._used.add(name)
-        return self._fields[name]
-
-    def one(self, role: str, names: Sequence[str]) -> Any:
-        """The value of the only column that is `role`; None without one."""
-        found = self.find(role, names)
-        if len(found) > 1:
-            raise RowError("ambiguous_columns", f"{role} could be {_listed(found)}")
-        return self.take(found[0]) if found else None
-
-    def left_over(self) -> bool:
-        """Whether a filled column was not taken."""
-        return any(
-            name not in self._used and not _blank(value) for name, value in self._fields.items()
-        )
-
-    def refuse_unsupported(self) -> None:
-        for name, value in self._fields.items():
-            if name.strip().casefold() in UNSUPPORTED and not _blank(value):
-                raise RowError("unsupported_column", f"`{name}`")
-
-
-def shape_row(fields: Mapping[str, Any], columns: Mapping[str, str]) -> Shaped:
-    """The turns of a row, system first if a column holds one.
-
-    `columns` is `DataSettings.columns`. RowError: no known shape, or more than one reading.
+    RowError: no known shape, more than one reading, or a row for another task.
     """
-    row = _Columns(fields, columns)
+    if kind == "pt":
+        return Shaped("text", [Turn("assistant", _plain_text(value, columns, notes))])
+    if isinstance(value, str) and not chatml.is_chatml(value):
+        raise _plain_text_error("it is plain text")
+    # A list of turns or a ChatML text is a row with one column.
+    row = Columns(value if isinstance(value, dict) else {"messages": value}, columns)
     row.refuse_unsupported()
-    system = row.one("system", SYSTEM)
-    conversation = row.one("messages", CONVERSATION)
-    paired = row.find("query", QUERY) or row.find("response", RESPONSE)
-    if conversation is None or (_blank(conversation) and paired):
-        shaped = _pair(row, fields)
-    elif not _blank(row.one("history", HISTORY)):
-        raise RowError("ambiguous_columns", "the row has a conversation and a history")
-    else:
-        shaped = _conversation(conversation)
-    if system is not None:
-        _put_system(shaped, system)
-    if row.left_over():
-        shaped.changes.add("columns_dropped")
+    _refuse_other_task(row, kind)
+    system, described = row.one("system"), row.one("tools")
+    shape, turns = _dialogue(row, kind, notes)
+    shaped = Shaped(shape, turns, tools=tools.tools_text(described))
+    if kind == "dpo":
+        pair = preference.pair(row, turns, notes)
+        shaped.turns, shaped.rejected = pair.chosen, pair.rejected
+    elif kind == "kto":
+        shaped.label = _label(row, notes)
+    _put_system(shaped.turns, system)
+    if shaped.rejected is not None:
+        _put_system(shaped.rejected, system)
+    if kind == "grpo":
+        shaped.extra = _extra(row, notes)
+    elif row.left_over():
+        notes.changes.add("columns_dropped")
     return shaped
 
 
-def _put_system(shaped: Shaped, system: Any) -> None:
-    first = shaped.turns[0] if shaped.turns else None
-    if first is None or first.role != "system":
-        shaped.turns.insert(0, Turn("system", system))
-    elif first.content != system and not _blank(system):
-        raise RowError("ambiguous_columns", "the system column and the system turn differ")
+def _plain_text_error(what: str) -> RowError:
+    remedy = "train it with `task: pt`, or say which columns are query and response"
+    return RowError("plain_text", f"{what}: {remedy}")
 
 
-def _pair(row: _Columns, fields: Mapping[str, Any]) -> Shaped:
-    question = row.find("query", QUERY)
-    answer = row.find("response", RESPONSE)
-    shape = "query_response"
-    if len(answer) > 1:
-        raise RowError("ambiguous_columns", f"response could be {_listed(answer)}")
-    by_name = {name.strip().casefold(): name for name in question}
-    if sorted(by_name) == ["input", "instruction"] and len(question) == 2:
-        parts = [row.take(by_name["instruction"]), row.take(by_name["input"])]
-        if not all(isinstance(part, str) for part in parts):
-            raise RowError("non_text_content", "instruction or input is not text")
-        asked: Any = "\n".join(parts)
-        shape = "alpaca"
-    elif len(question) > 1:
-        raise RowError("ambiguous_columns", f"query could be {_listed(question)}")
-    else:
-        asked = row.take(question[0]) if question else None
-        shape = "alpaca" if "instruction" in by_name else shape
-    answered = row.take(answer[0]) if answer else None
-    history = row.one("history", HISTORY)
-    if not question and not answer:
-        raise RowError("unknown_shape", f"columns: {_listed(list(fields)) or 'none'}")
-    if not question:
-        raise RowError("no_question", f"columns: {_listed(list(fields))}")
-    turns = _history(history)
-    turns.append(Turn("user", asked))
+def _plain_text(value: Any, columns: Mapping[str, str], notes: Notes) -> Any:
+    """The text of a row for pre-training."""
+    if isinstance(value, list):
+        raise RowError("other_task", "the row is a dialogue: it is for sft")
+    if isinstance(value, dict):
+        row = Columns(value, columns)
+        value = _text_column(row, "text" in columns, notes)
+        if row.left_over():
+            notes.changes.add("columns_dropped")
+    if chatml.is_chatml(value):
+        raise RowError("other_task", "the row is a ChatML dialogue: it is for sft")
+    return value
+
+
+def _text_column(row: Columns, mapped: bool, notes: Notes) -> Any:
+    if mapped and row.filled("text"):
+        return row.one("text")
+    if row.filled("messages"):
+        turns = conversation(row.one("messages"), notes).turns
+        if len(turns) == 1 and role_of(turns[0]) == "assistant":
+            return turns[0].content
+        raise RowError("other_task", "the row is a dialogue: it is for sft")
+    if row.filled("query"):
+        raise RowError("other_task", f"the row has {listed(row.find('query'))}: it is for sft")
+    use = "text" if row.find("text") else "response"
+    if not row.find(use):
+        raise RowError("unknown_shape", f"columns: {listed(list(row.fields)) or 'none'}")
+    return row.one(use)
+
+
+def _refuse_other_task(row: Columns, kind: Kind) -> None:
+    """RowError for a row that says by its columns that it is for another task."""
+    if kind != "dpo" and row.filled("rejected"):
+        name = row.find("rejected")[0]
+        raise RowError("other_task", f"the row has `{name}`: it is for dpo, orpo or simpo")
+    if kind in ("sft", "dpo") and not row.filled("rejected"):
+        for name in row.find("label"):
+            if name.casefold() == "kto_tag" or labels.is_plain_label(row.fields[name]):
+                raise RowError("other_task", f"the row has a label (`{name}`): it is for kto")
+
+
+def _dialogue(row: Columns, kind: Kind, notes: Notes) -> tuple[str, list[Turn]]:
+    """The shape and the turns of a row of columns, its system column aside."""
+    found = row.find("messages")
+    paired = row.find("query") or row.find("response")
+    if not found or (not row.filled("messages") and paired):
+        return _pair(row, kind, notes)
+    value = row.one("messages")
+    if row.filled("history"):
+        raise RowError("ambiguous_columns", "the row has a conversation and a history")
+    read = conversation(value, notes)
+    answered = any(role_of(turn) == "assistant" for turn in read.turns)
+    if kind == "sft" and not answered and row.filled("solution"):
+        raise RowError("other_task", "the row has a prompt and a `solution`: it is for grpo")
+    if kind in ("kto", "dpo") and not answered and not row.filled("chosen"):
+        # The completion column of TRL.
+        read.turns.extend(answer(row.one("response"), notes) if row.filled("response") else ())
+    return _FORMS.get(read.form, read.form), read.turns
+
+
+def _pair(row: Columns, kind: Kind, notes: Notes) -> tuple[str, list[Turn]]:
+    """A question column and an answer column, with a history."""
+    if not row.find("query"):
+        return _without_question(row, kind, notes)
+    shape, asked = _question(row)
+    given = (
+        [] if kind == "grpo" or (kind == "dpo" and row.filled("chosen")) else row.find("response")
+    )
+    if len(given) > 1:
+        raise RowError("ambiguous_columns", f"response could be {listed(given)}")
+    answered = row.take(given[0]) if given else None
+    if chatml.is_chatml(asked):
+        text = asked + answered if isinstance(answered, str) else asked
+        return "chatml", conversation(text, notes).turns
+    if asked is None:
+        raise RowError("no_question", "the question is null")
+    turns = _history(row.one("history"), notes)
+    turns += conversation(asked, notes).turns if is_messages(asked) else [Turn("user", asked)]
     if answered is not None:
-        turns.append(Turn("assistant", answered))
-    return Shaped(shape, turns)
+        turns += answer(answered, notes)
+    return shape, turns
 
 
-def _history(value: Any) -> list[Turn]:
-    value = _parsed(value)
-    if _blank(value):
+def _question(row: Columns) -> tuple[str, Any]:
+    """The shape and the question; Alpaca's input stands below its instruction."""
+    columns = row.find("query")
+    by_name = {name.strip().casefold(): name for name in columns}
+    beside = next((name for name in row.fields if name.strip().casefold() == "context"), None)
+    if "instruction" in by_name and beside is not None and len(columns) == 1:
+        # As in Dolly, whose context is a part of the question.
+        columns = [*columns, beside] if not blank(row.fields[beside]) else columns
+    elif len(columns) > 1 and sorted(by_name) != ["input", "instruction"]:
+        raise RowError("ambiguous_columns", f"query could be {listed(columns)}")
+    shape = "alpaca" if "instruction" in by_name else "query_response"
+    if len(columns) == 1:
+        return shape, row.take(columns[0])
+    first = by_name["instruction"]
+    parts = [row.take(first), *(row.take(name) for name in columns if name != first)]
+    if not all(isinstance(part, str) for part in parts):
+        raise RowError("non_text_content", "the instruction or its input is not text")
+    return shape, "\n".join(parts)
+
+
+def _without_question(row: Columns, kind: Kind, notes: Notes) -> tuple[str, list[Turn]]:
+    """ChatML in a text or answer column; for dpo, dialogues in the chosen and rejected columns."""
+    if kind == "dpo" and row.filled("chosen"):
+        return "chosen_rejected", []
+    names = row.find("text") or row.find("response")
+    text = row.fields[names[0]] if len(names) == 1 else None
+    if chatml.is_chatml(text):
+        return "chatml", conversation(row.take(names[0]), notes).turns
+    columns = listed(list(row.fields)) or "none"
+    if row.filled("text"):
+        raise _plain_text_error(f"columns: {columns}")
+    if row.find("response"):
+        raise RowError("no_question", f"columns: {columns}")
+    raise RowError("unknown_shape", f"columns: {columns}")
+
+
+def _history(value: Any, notes: Notes) -> list[Turn]:
+    value = tools.parse(value) if isinstance(value, str) else value
+    if blank(value):
         return []
     if not isinstance(value, list):
-        raise RowError("broken_history", f"it is {_kind(value)}")
+        raise RowError("broken_history", f"it is {kind_name(value)}")
+    if is_messages(value):
+        return conversation(value, notes).turns
     turns = []
     for number, pair in enumerate(value, 1):
-        if not isinstance(pair, list) or len(pair) != 2:
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
             raise RowError("broken_history", f"pair {number} is not [question, answer]")
         turns += [Turn("user", pair[0]), Turn("assistant", pair[1])]
     return turns
 
 
-def _conversation(value: Any) -> Shaped:
-    value = _parsed(value)
-    if not isinstance(value, list):
-        raise RowError("no_messages", f"the conversation is {_kind(value)}, not a list")
-    shaped = Shaped("messages", [])
-    for number, item in enumerate(value, 1):
-        if not isinstance(item, dict):
-            raise RowError("broken_turn", f"turn {number} is {_kind(item)}, not an object")
-        _add_turn(shaped, item, number)
-    return shaped
-
-
-def _add_turn(shaped: Shaped, item: Mapping[str, Any], number: int) -> None:
-    unsupported = [key for key in _UNSUPPORTED_KEYS if not _blank(item.get(key))]
-    if unsupported:
-        raise RowError("unsupported_message_key", f"turn {number} has `{unsupported[0]}`")
-    role_keys = [key for key in _ROLE_KEYS if key in item]
-    content_keys = [key for key in _CONTENT_KEYS if key in item]
-    if len(role_keys) > 1 or len(content_keys) > 1:
-        raise RowError("ambiguous_columns", f"turn {number} has {_listed(list(item))}")
-    if not role_keys:
-        _add_pair(shaped, item, number)
+def _put_system(turns: list[Turn], system: Any) -> None:
+    if blank(system) and (turns or system is None):
         return
-    if not content_keys:
-        raise RowError("broken_turn", f"turn {number} has no content")
-    if role_keys == ["from"]:
-        shaped.shape = "sharegpt"
-    if len(item) > 2:
-        shaped.changes.add("message_keys_dropped")
-    shaped.turns.append(Turn(item[role_keys[0]], item[content_keys[0]]))
+    if not turns or role_of(turns[0]) != "system":
+        turns.insert(0, Turn("system", system))
+    elif turns[0].content != system:
+        raise RowError("ambiguous_columns", "the system column and the system turn differ")
 
 
-def _add_pair(shaped: Shaped, item: Mapping[str, Any], number: int) -> None:
-    """A turn pair such as `{"human": ..., "assistant": ...}`."""
-    found = {role: [name for name in names if name in item] for role, names in _PAIR_KEYS.items()}
-    if any(len(names) != 1 for names in found.values()):
-        raise RowError("broken_turn", f"turn {number} has no role")
-    if len(item) > 2:
-        shaped.changes.add("message_keys_dropped")
-    shaped.shape = "pairs"
-    shaped.turns += [Turn(role, item[names[0]]) for role, names in found.items()]
+def _label(row: Columns, notes: Notes) -> bool:
+    if not row.find("label"):
+        raise RowError("no_label", f"columns: {listed(list(row.fields))}")
+    value = row.one("label")
+    label = labels.read_label(value)
+    if value is not label:
+        notes.changes.add("label_read")
+    return label
 
 
-def _parsed(value: Any) -> Any:
-    """A list that a CSV cell or a JSON string holds as text."""
-    if isinstance(value, str) and value.strip().startswith("["):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return value
-
-
-def _blank(value: Any) -> bool:
-    return value in (None, [], {}) or (isinstance(value, str) and not value.strip())
-
-
-def _kind(value: Any) -> str:
-    names = {str: "text", dict: "an object", list: "a list", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names[:12])
+def _extra(row: Columns, notes: Notes) -> dict[str, Any]:
+    """The columns beside the prompt, `solution` among them if one says the answer."""
+    solutions = row.find("solution") or row.find("response", tiers=1)
+    if len(solutions) > 1:
+        raise RowError("ambiguous_columns", f"solution could be {listed(solutions)}")
+    extra = {
+        name: value
+        for name, value in row.left_over().items()
+        if name.strip().casefold() not in _NEVER_EXTRA
+    }
+    if not solutions:
+        return extra
+    (name,) = solutions
+    if blank(row.fields[name]):
+        raise RowError("blank_answer", f"`{name}` is blank")
+    if name in row.find("solution"):
+        extra.pop(name, None)
+    else:
+        # Reward functions of ms-swift's own read `solution`; the user's own may read the column.
+        notes.changes.add("answer_to_solution")
+    return {**extra, "solution": row.fields[name]}

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import TracebackType
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from palmswift.data.row import Conversation
+from palmswift.data.policy import Action
+from palmswift.data.row import Kind
+from palmswift.data.sample import SampleRow
+from palmswift.data.template_wire import CHUNK, ChunkFolder
+from palmswift.data.verdict import Verdicts
 from palmswift.errors import ChildError, Problem
-from palmswift.files import read_jsonl, write_jsonl, write_text
+from palmswift.files import write_text
 from palmswift.process import ProcessGroup
 from palmswift.recipes.recipe import SwiftValue
 
@@ -47,95 +54,149 @@ class TemplateFacts(_Document):
     truncation_strategy: str
     loss_scale: str
     swift_version: str
-
-
-class Verdict(_Document):
-    """What `Template.encode` makes of one row."""
-
-    index: int
-    n_tokens: int = 0
-    """Tokens of the row; of an over-long one too, where ms-swift tells them."""
-    n_supervised: int = 0
-    """Tokens that are trained on: labels that are not -100."""
-    has_text: bool = False
-    """Whether the supervised tokens hold more than control tokens and blank space."""
-    ends_with_eos: bool = False
-    control_token: str | None = None
-    """A control token of this very tokenizer that stands in the row's text."""
-    error: str | None = None
-    """The exception's name when the row could not be encoded."""
-    detail: str = ""
-
-    def reason(self, facts: TemplateFacts) -> tuple[str, str] | None:
-        """Reason code and detail of the rejection; None for a row that trains."""
-        if self.error == "MaxLengthError":
-            return "over_length", f"{self.n_tokens} tokens > max_length {facts.max_length}"
-        if self.error:
-            return "template_error", f"{self.error}: {self.detail}"
-        if self.control_token:
-            return "control_tokens", f"the text has {self.control_token}"
-        if not self.n_supervised:
-            return "zero_supervised_tokens", f"0 of {self.n_tokens} tokens"
-        if not self.has_text:
-            return "no_supervised_text", f"{self.n_supervised} supervised tokens without text"
-        if not self.ends_with_eos:
-            return "no_eos", f"cut to {self.n_tokens} tokens"
-        return None
+    batched_rows: int = 0
+    """Rows whose tokens were counted in batches, from the strings that the template makes."""
+    checked_rows: int = 0
+    """Those of them for which `Template.encode` was asked as well, and gave the same tokens."""
+    not_batched: str = ""
+    """Why no row was counted in batches; empty when they were."""
 
 
 class WorkerSpec(_Document):
-    """What the child process is told: the template, and where rows and answers lie."""
+    """What the child process is told."""
 
     template: TemplateSpec
-    rows: Path
-    verdicts: Path
-    facts: Path
+    kind: Kind
+    over_length: Literal["reject", "truncate", "split"]
+    samples: int
+    batched: bool
 
 
-class Judgement(_Document):
-    """The template's settings, and one verdict for each row in its order."""
+@dataclass(frozen=True)
+class Judgement:
+    """The template's settings, a verdict on each row, and some rows as the model sees them."""
 
     facts: TemplateFacts
-    verdicts: list[Verdict]
+    verdicts: Verdicts
+    samples: list[SampleRow]
 
 
-def judge(rows: Sequence[Conversation], template: TemplateSpec, *, log: Path) -> Judgement:
-    """Encode every row with the recipe's template in a child process.
+class TemplateJudge:
+    """Encodes rows with the recipe's template in a child process, while the caller reads on.
 
-    ChildError with the end of the log when the child fails (no ms-swift, no tokenizer).
+    The child starts (and imports ms-swift, which takes most of a minute) when the block is
+    entered. It is gone, with its files, when the block is left.
     """
-    with tempfile.TemporaryDirectory(prefix="palmswift-template-") as name:
-        folder = Path(name)
-        spec = WorkerSpec(
-            template=template,
-            rows=folder / "rows.jsonl",
-            verdicts=folder / "verdicts.jsonl",
-            facts=folder / "facts.json",
+
+    def __init__(
+        self,
+        spec: TemplateSpec,
+        kind: Kind,
+        *,
+        over_length: Action,
+        log: Path,
+        samples: int = 8,
+        batched: bool = True,
+    ) -> None:
+        """`over_length` is the action of that check; `batched=False` asks `encode` for each row."""
+        if over_length not in ("reject", "truncate", "split"):
+            raise ValueError(f"over_length: {over_length}")
+        self._told = WorkerSpec(
+            template=spec, kind=kind, over_length=over_length, samples=samples, batched=batched
         )
-        write_jsonl(spec.rows, (row.as_row() for row in rows))
-        spec_file = folder / "spec.json"
-        write_text(spec_file, spec.model_dump_json())
-        _run_worker(spec_file, template, log)
-        facts = TemplateFacts.model_validate_json(spec.facts.read_text(encoding="utf-8"))
-        verdicts = [Verdict.model_validate(line) for line in read_jsonl(spec.verdicts)]
-    if [verdict.index for verdict in verdicts] != list(range(len(rows))):
-        raise ChildError(f"the template answered for {len(verdicts)} of {len(rows)} rows")
-    return Judgement(facts=facts, verdicts=verdicts)
+        self._log = log
+        self._waiting: list[dict[str, Any]] = []
+        self._chunks = 0
+        self._submitted = 0
 
+    def __enter__(self) -> TemplateJudge:
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the log and not in /tmp, which may be held in memory.
+        self._temporary = tempfile.TemporaryDirectory(
+            prefix=".palmswift-template-", dir=self._log.parent
+        )
+        self._folder = ChunkFolder(Path(self._temporary.name))
+        write_text(self._folder.spec, self._told.model_dump_json())
+        argv = [sys.executable, "-m", "palmswift.data.template_worker", self._temporary.name]
+        # Only a tokenizer is loaded: without a visible GPU none of its memory is taken.
+        env = {**self._told.template.env, "CUDA_VISIBLE_DEVICES": ""}
+        env["TOKENIZERS_PARALLELISM"] = "true"
+        if Path(self._told.template.model).is_dir():
+            env |= {"MODELSCOPE_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
+        self._child = ProcessGroup(argv, log=self._log, env=env)
+        self._child.start()
+        return self
 
-def _run_worker(spec_file: Path, template: TemplateSpec, log: Path) -> None:
-    argv = [sys.executable, "-m", "palmswift.data.template_worker", str(spec_file)]
-    # Only a tokenizer is loaded: without a visible GPU none of its memory is taken.
-    env = {**template.env, "CUDA_VISIBLE_DEVICES": ""}
-    if Path(template.model).is_dir():
-        env |= {"MODELSCOPE_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
-    with ProcessGroup(argv, log=log, env=env) as child:
-        code = child.wait()
-    if code != 0:
-        raise ChildError(
-            f"ms-swift's template for {template.model} could not be asked (exit code {code})",
-            [Problem(_last_error(log), str(log))],
-            remedy=f"the whole output is in {log}",
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._child.stop()
+        self._temporary.cleanup()
+
+    def submit(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Hand over rows as `TrainingRow.as_row` gives them; returns at once.
+
+        ChildError when the child has failed in the meantime.
+        """
+        self._waiting.extend(rows)
+        self._submitted += len(rows)
+        while len(self._waiting) >= CHUNK:
+            self._hand_over()
+
+    def finish(self, progress: Callable[[int, int], None] | None = None) -> Judgement:
+        """Wait for the verdicts on all rows; `progress` is told rows answered and submitted.
+
+        ChildError with the end of the log when the child fails (no ms-swift, no tokenizer).
+        """
+        if self._waiting:
+            self._hand_over()
+        self._folder.put_end(self._chunks)
+        answered = 0
+        while self._wait() is None:
+            while answered < self._chunks and self._folder.has_answer(answered):
+                answered += 1
+            if progress is not None:
+                progress(min(answered * CHUNK, self._submitted), self._submitted)
+        verdicts = Verdicts()
+        for chunk in self._folder.answers(self._chunks):
+            verdicts.extend(chunk)
+        if len(verdicts) != self._submitted:
+            raise ChildError(
+                f"the template answered for {len(verdicts)} of {self._submitted} rows",
+                remedy=f"the whole output is in {self._log}",
+            )
+        return Judgement(
+            TemplateFacts.model_validate_json(self._folder.facts.read_bytes()),
+            verdicts,
+            TypeAdapter(list[SampleRow]).validate_json(self._folder.samples.read_bytes()),
+        )
+
+    def _hand_over(self) -> None:
+        if self._child.poll() is not None:
+            raise self._failure()
+        self._folder.put_rows(self._chunks, self._waiting[:CHUNK])
+        self._chunks += 1
+        del self._waiting[:CHUNK]
+
+    def _wait(self) -> int | None:
+        """0 once the child has ended well, None while it works."""
+        try:
+            code = self._child.wait(0.5)
+        except subprocess.TimeoutExpired:
+            return None
+        if code:
+            raise self._failure()
+        return code
+
+    def _failure(self) -> ChildError:
+        model = self._told.template.model
+        return ChildError(
+            f"ms-swift's template for {model} could not be asked (exit code {self._child.poll()})",
+            [Problem(_last_error(self._log), str(self._log))],
+            remedy=f"the whole output is in {self._log}",
         )
 
 

@@ -1,122 +1,227 @@
-"""The child process that asks ms-swift's template: `python -m palmswift.data.template_worker SPEC`.
+"""The child process that asks ms-swift's template: `python -m palmswift.data.template_worker DIR`.
 
 It loads config and tokenizer, never weights, and needs no GPU.
 """
 
 from __future__ import annotations
 
-import inspect
-import re
+import os
+import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import swift
-import torch
-from swift.arguments import BaseArguments
-from swift.arguments.base_args.data_args import DataArguments
-from swift.arguments.base_args.generation_args import GenerationArguments
-from swift.arguments.base_args.quant_args import QuantizeArguments
-from swift.dataset import RowPreprocessor
-from swift.dataset.preprocessor import MessagesPreprocessor
 
-from palmswift.data.template import TemplateFacts, Verdict, WorkerSpec
-from palmswift.files import read_jsonl, write_jsonl, write_text
-from palmswift.recipes.recipe import SwiftValue
+from palmswift.data.batch_template import BatchTemplate, Counted
+from palmswift.data.real_template import RealTemplate, template_arguments
+from palmswift.data.sample import SampleRow
+from palmswift.data.template import TemplateFacts, WorkerSpec
+from palmswift.data.template_samples import Reservoir, spans
+from palmswift.data.template_wire import ChunkFolder
+from palmswift.data.turns import TooLong, fit, part_of
+from palmswift.data.verdict import Measured, Part, Verdict, too_long, verdict_on
+from palmswift.files import write_json, write_text
 
-_OF_THE_RUN = {"packing", "padding_free", "lazy_tokenize", "sequence_parallel_size"}
-_OF_THE_RUN |= {"attn_impl", "experts_impl", "device_map", "max_memory", "ddp_timeout"}
-"""Arguments that ask for hardware or for weights and leave a row's tokens as they are."""
+_POLL_SECONDS = 0.02
 
-_LENGTH = re.compile(r"length of row\((\d+)\)")
+_CHECKED = 1 / 1000
+"""Of the rows counted in batches, how many are encoded by the template as well; and the first of
+each form."""
 
-
-def template_arguments(given: dict[str, SwiftValue]) -> BaseArguments:
-    """ms-swift's arguments as `swift sft` would resolve them for this recipe.
-
-    `BaseArguments` turns `truncation_strategy delete` into an error a row, appends
-    `+ignore_empty_think` to the loss scale of hybrid thinking models, and reads `max_length` from
-    the model when the recipe has none (swift/arguments/base_args).
-    """
-    known = {field.name for field in fields(BaseArguments)} - _OF_THE_RUN
-    for group in (DataArguments, QuantizeArguments, GenerationArguments):
-        known -= {field.name for field in fields(group)}
-    chosen: dict[str, Any] = {name: value for name, value in given.items() if name in known}
-    # As in SftArguments: training does not take settings over from a checkpoint's args.json.
-    chosen.setdefault("load_args", False)
-    return BaseArguments(**chosen)
+Row = dict[str, Any]
 
 
 class Examiner:
-    """ms-swift's template in training mode, asked about one row after the other."""
+    """Gives the verdict on each row, by the recipe's template and the policy for long rows."""
 
-    def __init__(self, arguments: BaseArguments) -> None:
-        _, processor = arguments.get_model_processor(load_model=False)
-        self._template = arguments.get_template(processor)
-        self._template.set_mode("train")
-        self._preprocess = MessagesPreprocessor().preprocess
-        # The method is wrapped to try each bad row three times (swift/template/base.py).
-        self._encode: Callable[..., Any] = inspect.unwrap(type(self._template).encode)
-        tokenizer = self._template.tokenizer
-        added = tokenizer.added_tokens_decoder.values()
-        self._control_tokens = sorted(
-            {token.content for token in added if token.special} | set(tokenizer.all_special_tokens)
-        )
-        self._eos = self._template.template_meta.stop_token_id
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._kind = spec.kind
+        self._policy = spec.over_length
+        if spec.kind == "pt":  # it has no turns
+            self._policy = "reject"
+        elif spec.over_length == "split" and spec.kind != "sft":
+            # A part of a preference pair or of a rated dialogue would have lost its rating.
+            self._policy = "truncate"
+        self._arguments = template_arguments(spec.template)
+        self._real = RealTemplate(self._arguments, spec.kind)
+        self._why_not = self._real.why_not_batched if spec.batched else "it was not asked for"
+        self._batch = None if self._why_not else BatchTemplate(self._real, spec.kind)
+        self._random = random.Random(0)
+        self._batched = self._checked = 0
 
-    def verdict(self, index: int, row: dict[str, Any]) -> Verdict:
-        """What the row trains on, or the error that would make ms-swift drop it."""
-        texts = [message["content"] for message in row["messages"]]
-        control = next((t for t in self._control_tokens if any(t in text for text in texts)), None)
-        try:
-            prepared = self._preprocess(row)
-            RowPreprocessor._check_messages(prepared)
-            with torch.inference_mode():
-                encoded = self._encode(self._template, prepared, return_length=True)
-        except Exception as error:  # noqa: BLE001  # whatever ms-swift raises, it drops the row
-            length = _LENGTH.search(str(error))
-            return Verdict(
-                index=index,
-                n_tokens=int(length.group(1)) if length else 0,
-                control_token=control,
-                error=type(error).__name__,
-                detail=str(error)[:300],
-            )
-        labels = encoded["labels"]
-        supervised = [label for label in labels if label != -100]
-        text = self._template.tokenizer.decode(supervised, skip_special_tokens=True)
-        return Verdict(
-            index=index,
-            n_tokens=len(encoded["input_ids"]),
-            n_supervised=len(supervised),
-            has_text=bool(text.strip()),
-            # The suffix is the stop token and, in ChatML, a line break after it.
-            ends_with_eos=self._eos in labels[-2:],
-            control_token=control,
+    @property
+    def batched(self) -> bool:
+        """Whether rows are counted in batches where that is allowed."""
+        return self._batch is not None
+
+    @property
+    def facts(self) -> TemplateFacts:
+        """The settings, and how the rows were counted so far."""
+        return TemplateFacts(
+            template=self._arguments.template,
+            max_length=self._arguments.max_length,
+            truncation_strategy=self._arguments.truncation_strategy,
+            loss_scale=self._arguments.loss_scale,
+            swift_version=swift.__version__,
+            batched_rows=self._batched,
+            checked_rows=self._checked,
+            not_batched=self._why_not,
         )
 
-    def verdicts(self, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """The verdict on each row, in order, as JSON objects."""
-        for index, row in enumerate(rows):
-            yield self.verdict(index, row).model_dump()
+    def verdicts(self, rows: Sequence[Row]) -> list[Verdict]:
+        """The verdict on each row, in order."""
+        limit = self._arguments.max_length
+        divides = self._policy != "reject" and limit is not None
+        # Whoever divides long rows has to know how long they are, whatever ms-swift does to them.
+        with self._real.unlimited() if divides else nullcontext():
+            measured = self.measure(rows)
+            return [
+                self._divided(row, limit)
+                if divides and limit is not None and one.longest > limit
+                else verdict_on(one, self._kind, limit)
+                for row, one in zip(rows, measured, strict=True)
+            ]
+
+    def measure(self, rows: Sequence[Row]) -> list[Measured]:
+        """Each row's tokens counted, in batches where that is allowed."""
+        counted = [None] * len(rows) if self._batch is None else self._batch.count(rows)
+        for row, one in zip(rows, counted, strict=True):
+            checked = one is not None and (one.first or self._random.random() < _CHECKED)
+            if one is not None and checked and not self._is_right(row, one):
+                return self.measure(rows)
+        self._batched += sum(one is not None for one in counted)
+        return [
+            self._real.measure(row) if one is None else one.measured
+            for row, one in zip(rows, counted, strict=True)
+        ]
+
+    def sample(self, index: int, row: Row) -> list[SampleRow]:
+        """The row as the model sees it, also one that is too long; of a preference pair both sides.
+
+        Empty for a row that the template refuses.
+        """
+        for whole in (nullcontext(), self._real.unlimited()):
+            try:
+                with whole:
+                    sequences = self._real.sequences(row)
+            except Exception:  # noqa: BLE001  # the verdict has told what was raised
+                continue
+            return [
+                SampleRow(
+                    index=index,
+                    side=sequence.side,
+                    spans=spans(sequence.input_ids, sequence.labels, self._real.decode),
+                )
+                for sequence in sequences
+            ]
+        return []
+
+    def _is_right(self, row: Row, counted: Counted) -> bool:
+        """Whether the template gives the same tokens; if not, it alone is asked from now on."""
+        measured, ids = self._real.measure_with_ids(row)
+        self._checked += 1
+        same = measured._replace(detail="") == counted.measured and (
+            bool(measured.error) or ids == counted.ids
+        )
+        if not same:
+            self._why_not = "a row had other tokens in a batch than from Template.encode"
+            print(f"{self._why_not}: {row}\n{measured}\n{counted.measured}", file=sys.stderr)
+            self._batch = None
+            self._batched = self._checked = 0
+        return same
+
+    def _divided(self, row: Row, limit: int) -> Verdict:
+        if self._policy == "reject":
+            raise ValueError(self._policy)
+        fitted = fit(row, lambda part: self.measure([part])[0], limit, self._policy)
+        if isinstance(fitted, TooLong):
+            detail = too_long(fitted.n_tokens, limit)
+            if fitted.stop - fitted.start < len(row["messages"]) - 1:
+                detail = f"turns {fitted.start + 1} to {fitted.stop} alone: {detail}"
+            return Verdict(fitted.n_tokens, 0, "over_length", detail)
+        verdicts = [verdict_on(part.measured, self._kind, limit) for part in fitted]
+        bad = next((verdict for verdict in verdicts if verdict.code), None)
+        parts = [
+            Part(part.start, part.stop, verdict.n_tokens, verdict.n_supervised)
+            for part, verdict in zip(fitted, verdicts, strict=True)
+        ]
+        return bad or Verdict(
+            sum(part.n_tokens for part in parts),
+            sum(part.n_supervised for part in parts),
+            parts=tuple(parts),
+        )
+
+
+def _chunks(folder: ChunkFolder) -> Iterator[list[Row]]:
+    """The chunks as they come; SystemExit when the process that would send them is gone."""
+    parent = os.getppid()
+    number = 0
+    while number != folder.end:
+        rows = folder.rows(number)
+        if rows is not None:
+            yield rows
+            number += 1
+        elif os.getppid() != parent:
+            raise SystemExit("the process that asked is gone")
+        else:
+            time.sleep(_POLL_SECONDS)
+
+
+class _Answers:
+    """What was said of the chunks so far, and the rows that will be shown."""
+
+    def __init__(self, folder: ChunkFolder, examiner: Examiner, samples: int) -> None:
+        self._folder = folder
+        self._examiner = examiner
+        self._samples = samples
+        self._begin()
+
+    def _begin(self) -> None:
+        self._index = 0
+        self._training = Reservoir(self._samples)
+        self._others = Reservoir(self._samples)
+
+    def add(self, number: int, rows: Sequence[Row]) -> None:
+        """Answer one chunk; all chunks anew when it turns out that batches cannot be trusted."""
+        batched = self._examiner.batched
+        verdicts = self._examiner.verdicts(rows)
+        if batched and not self._examiner.batched:
+            self._begin()
+            for earlier in range(number):
+                self.add(earlier, self._folder.rows(earlier) or [])
+        for row, verdict in zip(rows, verdicts, strict=True):
+            part = verdict.parts[0] if verdict.parts else None
+            shown = part_of(row, part.start, part.stop) if part else row
+            (self._others if verdict.code else self._training).offer(self._index, shown)
+            self._index += 1
+        self._folder.put_answer(number, verdicts)
+
+    def end(self) -> None:
+        """Write facts, and samples: rows that train if there are enough, else others as well."""
+        chosen = self._training.rows
+        chosen += self._others.rows[: self._samples - len(chosen)]
+        samples = [
+            sample.model_dump()
+            for index, row in sorted(chosen, key=lambda one: one[0])
+            for sample in self._examiner.sample(index, row)
+        ]
+        write_json(self._folder.samples, samples)
+        write_text(self._folder.facts, self._examiner.facts.model_dump_json())
 
 
 def main(argv: Sequence[str]) -> int:
-    """Answer for every row that SPEC.json names; verdicts and facts become files."""
-    (spec_file,) = argv
-    spec = WorkerSpec.model_validate_json(Path(spec_file).read_text(encoding="utf-8"))
-    arguments = template_arguments(spec.template.arguments)
-    write_jsonl(spec.verdicts, Examiner(arguments).verdicts(read_jsonl(spec.rows)))
-    facts = TemplateFacts(
-        template=arguments.template,
-        max_length=arguments.max_length,
-        truncation_strategy=arguments.truncation_strategy,
-        loss_scale=arguments.loss_scale,
-        swift_version=swift.__version__,
-    )
-    write_text(spec.facts, facts.model_dump_json())
+    """Answer in the folder DIR, which the process that asks has made."""
+    (name,) = argv
+    folder = ChunkFolder(Path(name))
+    spec = WorkerSpec.model_validate_json(folder.spec.read_bytes())
+    answers = _Answers(folder, Examiner(spec), spec.samples)
+    for number, rows in enumerate(_chunks(folder)):
+        answers.add(number, rows)
+    answers.end()
     return 0
 
 

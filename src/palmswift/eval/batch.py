@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 
 from palmswift.command import Console, Done, make_parser, run
 from palmswift.data.encodings import read_text
-from palmswift.data.read import read_file
+from palmswift.data.read import read_rows
 from palmswift.data.row import Rejection
 from palmswift.errors import ChildError, InputError, Problem
 from palmswift.eval.conversation import Case, content_id, messages_of
@@ -196,18 +195,9 @@ def _values(path: Path) -> list[_Value]:
         lines = enumerate(read_text(path).text.split("\n"), start=1)
         return [_Value(f"{path}:{number}", line.strip()) for number, line in lines if line.strip()]
     return [
-        _Value(str(row.place), _plain(row) if isinstance(row, Rejection) else row.fields)
-        for row in read_file(path).rows
+        _Value(str(row.place), None if isinstance(row, Rejection) else row.value)
+        for row in read_rows(path)
     ]
-
-
-def _plain(row: Rejection) -> Any:
-    """The JSON string that the data room had no use for; None when it is none."""
-    try:
-        value = json.loads(row.row) if isinstance(row.row, str) else None
-    except ValueError:
-        return None
-    return value if isinstance(value, str) else None
 
 
 def _input(value: Any, number: int, column: str | None) -> Input:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from palmswift.data.read import read_file
+from palmswift.data.read import read_rows
 from palmswift.data.row import Rejection
 from palmswift.errors import InputError, Problem
 from palmswift.eval.assertions import Assertion
@@ -40,12 +40,12 @@ def cases_of(source: DatasetSource, path: Path) -> list[Case]:
     """
     cases: dict[str, Case] = {}
     problems: list[Problem] = []
-    for row in read_file(path).rows:
+    for row in read_rows(path):
         if isinstance(row, Rejection):
             problems.append(Problem(row.detail, str(row.place)))
             continue
         try:
-            case = _case(row.fields, source)
+            case = _case(row.value, source)
         except ValueError as error:
             problems.append(Problem(_words(error), str(row.place)))
             continue
@@ -69,9 +69,9 @@ def _words(error: ValueError) -> str:
     return str(error)
 
 
-def _case(row: dict[str, Any], source: DatasetSource) -> Case:
+def _case(row: Any, source: DatasetSource) -> Case:
     """The case of one row; ValueError says what the row lacks."""
-    turns = row.get("messages")
+    turns = row.get("messages") if isinstance(row, dict) else None
     if not isinstance(turns, list) or len(turns) < 2:
         raise ValueError("the row has no `messages` with a question and an answer")
     messages = messages_of(turns)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from palmswift.command import Console, Done, make_parser, run
-from palmswift.data.read import read_file
+from palmswift.data.read import read_rows
 from palmswift.data.row import Rejection
 from palmswift.errors import InputError, Problem
 from palmswift.eval.metrics import TextMetric, corpus_bleu, corpus_chrf, is_exact
@@ -97,18 +97,21 @@ def read_entries(path: Path, keys: Sequence[str], *, think: bool) -> list[Entry]
     """The texts of a file; an answer that is null, or was cut inside its thinking, is empty."""
     entries: list[Entry] = []
     problems: list[Problem] = []
-    for row in read_file(path).rows:
+    for row in read_rows(path):
         place = str(row.place)
         if isinstance(row, Rejection):
             problems.append(Problem(row.detail, place))
             continue
-        found = _text(row.fields, keys)
+        if not isinstance(row.value, dict):
+            problems.append(Problem("the row is not an object", place))
+            continue
+        found = _text(row.value, keys)
         if found is None:
-            what = f"none of {', '.join(keys)} or `messages` (it has {', '.join(row.fields)})"
+            what = f"none of {', '.join(keys)} or `messages` (it has {', '.join(row.value)})"
             problems.append(Problem(what, place))
             continue
         text = split_think(found).answer or "" if think else found
-        name = row.fields.get("id")
+        name = row.value.get("id")
         entries.append(Entry(None if name in (None, "") else str(name), text, place))
     if problems:
         raise InputError(f"{path}: {len(problems)} row(s) cannot be scored", problems[:_SHOWN])

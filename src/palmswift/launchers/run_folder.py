@@ -209,9 +209,15 @@ def _new_folder(parent: Path, name: str) -> Path:
 
 
 def contents_of(recipe: Recipe) -> dict[str, str]:
-    """The recipe's data files that are there, by absolute path, with their SHA-256."""
-    paths = [project_path(name) for name in (*recipe.data.train, *recipe.data.val)]
-    return {str(path): sha256_of(path) for path in paths if is_file(path)}
+    """The recipe's data files that can be read, by absolute path, with their SHA-256."""
+    from palmswift.data.read import open_files
+
+    found = {}
+    for name in (*recipe.data.train, *recipe.data.val):
+        with contextlib.suppress(InputError):  # told by the preflight
+            for file in open_files([project_path(name)]):
+                found[str(file.path.absolute())] = sha256_of(file.path)
+    return found
 
 
 def find_run(name: str, *, parent: Path | None = None) -> RunFolder:

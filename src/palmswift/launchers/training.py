@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from palmswift.command import Console
+from palmswift.data.policy import kind_of
+from palmswift.data.progress import for_terminal
+from palmswift.data.read import open_files
 from palmswift.data.sanitize import TemplateSpec, sanitize
 from palmswift.errors import ChildError, InputError, Problem
 from palmswift.files import write_text
@@ -68,7 +71,11 @@ def _input_problems(recipe: Recipe) -> list[Problem]:
         problems.append(
             Problem("no training data is named", remedy="--data my.jsonl (or .json, .csv)")
         )
-    for name in (*recipe.data.train, *recipe.data.val, *recipe.plugins):
+    try:
+        open_files([project_path(name) for name in (*recipe.data.train, *recipe.data.val)])
+    except InputError as error:
+        problems += error.problems
+    for name in recipe.plugins:
         if fault := _file_fault(project_path(name)):
             problems.append(Problem(fault, str(project_path(name))))
     if absent := missing_model(recipe.model):
@@ -160,6 +167,9 @@ def data_stage(run: RunFolder, model: str, console: Console) -> dict[str, Any]:
                 env=child_environment(recipe, model),
             ),
             log=run.logs / "data.log",
+            kind=kind_of(recipe.task),
+            recipe=recipe,
+            progress=for_terminal(),
         )
         facts.update(
             read=report.read,

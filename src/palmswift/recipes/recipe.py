@@ -61,7 +61,9 @@ class DataSettings(_Section):
     system: str | None = None
     """System prompt given to rows that have none; null leaves them without."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """Our name (`query`, `response`, `system`, `history`) to the column that holds it."""
+    """What a column is (`query`, `response`, `system`, `history`, `chosen`, ...) to its name."""
+    rules: dict[str, str] = Field(default_factory=dict)
+    """A check's code to what is done about it, such as `near_duplicate: reject`."""
     seed: int = 42
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+from types import ModuleType
 from typing import Any
 
 from palmswift.files import write_text
@@ -28,7 +29,7 @@ def build() -> dict[str, Any]:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "A palmswift recipe"
     sections = {"Recipe": schema, **schema["$defs"]}
-    docs = _field_docs()
+    docs = field_docs(recipe_module)
     for name, section in sections.items():
         section.pop("required", None)
         for key, field in section.get("properties", {}).items():
@@ -93,10 +94,10 @@ def _or_null(field: dict[str, Any]) -> dict[str, Any]:
     return field
 
 
-def _field_docs() -> dict[tuple[str, str], str]:
-    """The text under each field of recipe.py, by class and field name."""
+def field_docs(module: ModuleType) -> dict[tuple[str, str], str]:
+    """The text under each field of the module's classes, by class and field name."""
     docs: dict[tuple[str, str], str] = {}
-    for node in ast.parse(inspect.getsource(recipe_module)).body:
+    for node in ast.parse(inspect.getsource(module)).body:
         if not isinstance(node, ast.ClassDef):
             continue
         for field, text in zip(node.body, node.body[1:], strict=False):

