@@ -8,7 +8,7 @@ import pytest
 from palmswift.plan.memory import TrainingRun
 from palmswift.plan.recipe_run import Unpredicted, training_run
 from palmswift.plan.shapes import QWEN3, shape_of
-from palmswift.recipes.load import load_checked
+from palmswift.recipes.load import load_checked, load_recipe
 
 
 def test_a_recipe_is_read_as_it_will_be_trained() -> None:
@@ -37,7 +37,7 @@ def test_a_recipe_is_read_as_it_will_be_trained() -> None:
     ],
 )
 def test_what_the_model_does_not_follow_is_said_and_not_guessed(override: str, word: str) -> None:
-    run = training_run(load_checked("qwen3_8b_4bit", [override]).recipe)
+    run = training_run(load_recipe("qwen3_8b_4bit", [override]).recipe)
     assert isinstance(run, Unpredicted)
     assert word in run.reason
 
