@@ -68,7 +68,7 @@ def _list(arguments: argparse.Namespace, console: Console) -> Done:
         gpu = recipe.budget.gpu_mib if recipe else None
         rows.append({"name": listed.name, "summary": summary, "gpu_mib": gpu})
         needs = "" if gpu is None else "CPU" if gpu == 0 else f"{gpu} MiB GPU"
-        console.say(f"{listed.name:<18} {needs:<13} {summary}")
+        console.say(f"{listed.name:<24} {needs:<13} {summary}")
     return Done({"recipes": rows})
 
 

@@ -302,6 +302,14 @@ RULES = (
         "warmup_ratio is a share of the steps and has to be below 1",
         "write warmup_steps for a number of steps",
     ),
+    # transformers/optimization.py get_scheduler
+    Rule(
+        ("warmup_ratio", "warmup_steps"),
+        lambda s: s.is_word("lr_scheduler_type", "constant")
+        and bool(s["warmup_ratio"] or s["warmup_steps"]),
+        "lr_scheduler_type constant warms nothing up",
+        "write lr_scheduler_type: constant_with_warmup, or take the warm-up away",
+    ),
     # transformers/training_args.py
     Rule(
         ("dataloader_prefetch_factor",),

@@ -129,6 +129,12 @@ PAIRS = [
         "load_best_model_at_end: true, eval_strategy: epoch, save_strategy: epoch",
     ),
     ("warmup_steps", "both", "warmup_ratio: 0.1, warmup_steps: 10", "warmup_steps: 10"),
+    (
+        "warmup_ratio",
+        "warms nothing",
+        "warmup_ratio: 0.1, lr_scheduler_type: constant",
+        "warmup_ratio: 0.1, lr_scheduler_type: constant_with_warmup",
+    ),
     ("warmup_ratio", "below 1", "warmup_ratio: 1.0", "warmup_ratio: 0.99"),
     (
         "dataloader_prefetch_factor",
