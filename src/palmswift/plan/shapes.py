@@ -66,6 +66,17 @@ class Shape(NamedTuple):
         """Numbers in the embedding, and in the head where it is not tied."""
         return self.vocab * self.hidden
 
+    @property
+    def norm_weights(self) -> int:
+        """Numbers in all norms."""
+        return self.layers * (2 * self.hidden + 2 * self.head_dim) + self.hidden
+
+    @property
+    def numbers(self) -> int:
+        """All parameters."""
+        embeddings = self.embedding_weights * (1 if self.tied else 2)
+        return self.linear_weights + embeddings + self.norm_weights
+
 
 QWEN3 = {
     "0.6B": Shape(1024, 28, 16, 8, 128, 3072, 151936, True),

@@ -10,7 +10,7 @@ from palmswift.plan.memory import (
     MIB,
     TrainingRun,
     lora_weights,
-    optimizer_memory,
+    optimizer_of,
     predict,
     weight_bytes,
 )
@@ -67,8 +67,8 @@ def test_8b_in_nf4_weighs_what_the_literature_says(double_quant: bool, mib: int)
 
 
 def test_an_8_bit_optimizer_has_a_quarter_of_the_state() -> None:
-    full = optimizer_memory(TrainingRun(QWEN3["8B"], 64, 1024)).state
-    small = optimizer_memory(TrainingRun(QWEN3["8B"], 64, 1024, optimizer="adamw_8bit")).state
+    full = optimizer_of(TrainingRun(QWEN3["8B"], 64, 1024)).state
+    small = optimizer_of(TrainingRun(QWEN3["8B"], 64, 1024, optimizer="adamw_8bit")).state
     assert full / MIB == pytest.approx(1332, abs=1)
     assert small / MIB == pytest.approx(338, abs=1)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from palmswift.plan.memory import TrainingRun
+from palmswift.plan.memory import Evaluation, TrainingRun
 from palmswift.plan.recipe_run import Unpredicted, training_run
 from palmswift.plan.shapes import QWEN3, shape_of
 from palmswift.recipes.load import load_checked, load_recipe
@@ -14,7 +14,14 @@ from palmswift.recipes.load import load_checked, load_recipe
 def test_a_recipe_is_read_as_it_will_be_trained() -> None:
     run = training_run(load_checked("qwen3_8b_4bit").recipe)
     assert run == TrainingRun(
-        QWEN3["8B"], 16, 1024, optimizer="adamw_8bit", liger=True, dropout=0.0, accumulation=16
+        QWEN3["8B"],
+        16,
+        1024,
+        optimizer="adamw_8bit",
+        liger=True,
+        dropout=0.0,
+        accumulation=16,
+        evaluation=Evaluation(),
     )
 
 
@@ -22,15 +29,17 @@ def test_a_recipe_is_read_as_it_will_be_trained() -> None:
     ("override", "word"),
     [
         ("task=dpo", "dpo"),
-        ("swift.tuner_type=full", "full"),
-        ("swift.quant_bits=8", "4 bits"),
+        ("task=grpo", "grpo"),
+        ("swift.tuner_type=adalora", "adalora"),
+        ("swift.quant_bits=3", "4 or 8 bits"),
         ("swift.quant_method=hqq", "bnb"),
         ("swift.torch_dtype=float32", "16-bit"),
-        ("swift.per_device_train_batch_size=2", "batch"),
+        ("swift.predict_with_generate=true", "predict_with_generate"),
+        ("swift.packing=true", "packing"),
+        ("plugins=[mine.py]", "mine.py"),
         ("swift.gradient_checkpointing=false", "checkpointing"),
         ("swift.optim=lomo", "lomo"),
         ("swift.target_modules=[lm_head]", "target_modules"),
-        ("swift.packing=true", "packing"),
         ("swift.use_dora=true", "use_dora"),
         ("model.id=Qwen/Qwen3-30B-A3B", "30B-A3B"),
         ("launch.processes=2", "one process"),
