@@ -20,6 +20,7 @@ python launchers/plan.py --recipe qwen3_8b_4bit --gpu-mib 12288 --length 4096
 python launchers/plan.py --recipe qwen3_8b_4bit --set swift.lora_rank=64 --fit --out my.yaml
 python launchers/plan.py --recipe qwen3_8b_4bit --data-report runs/NAME
 python launchers/plan.py --recipe qwen3_4b_4bit --supervised 256 --json
+python launchers/plan.py --recipe qwen3_8b_4bit --serve --backend vllm --weights awq
 """
 
 
@@ -61,6 +62,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--fit", action="store_true", help="change what is needed until it fits, quality last"
     )
     parser.add_argument("--out", metavar="FILE", help="write the recipe that --fit found")
+    parser.add_argument(
+        "--serve", action="store_true", help="plan the server of the result, not its training"
+    )
+    parser.add_argument(
+        "--backend", metavar="NAME", help="with --serve: transformers or vllm (the recipe's)"
+    )
+    parser.add_argument(
+        "--weights", metavar="KIND", help="with --serve: bf16, bnb-4bit or awq (as trained)"
+    )
     return run(parser, _body, argv)
 
 
@@ -74,6 +84,10 @@ def _body(arguments: argparse.Namespace, console: Console) -> Done:
         raise InputError("--out is where --fit writes its recipe", remedy="add --fit")
     recipe = load_checked(arguments.recipe, arguments.set).recipe
     conditions = _conditions(arguments, recipe)
+    if arguments.serve:
+        return _serve(arguments, recipe, conditions, console)
+    if arguments.backend or arguments.weights:
+        raise InputError("--backend and --weights are of a server", remedy="add --serve")
     if arguments.fit and recipe.needs_gpu:
         return _fit(arguments, recipe, conditions, console)
     card = card_called(arguments.card) if arguments.card else None
@@ -144,6 +158,27 @@ def _fit(
         "out": arguments.out,
     }
     return Done(document)
+
+
+def _serve(
+    arguments: argparse.Namespace, recipe: Recipe, conditions: Conditions, console: Console
+) -> Done:
+    from palmswift.plan.serving import ServingConditions, plan_serving, serving_text
+
+    if not recipe.needs_gpu:
+        raise InputError(f"{recipe.name} runs on the CPU: no GPU memory is needed")
+    plan = plan_serving(
+        recipe,
+        ServingConditions(
+            gpu_mib=conditions.gpu_mib,
+            desktop_mib=conditions.desktop_mib,
+            backend=arguments.backend,
+            weights=arguments.weights,
+            context=conditions.length,
+        ),
+    )
+    console.say(serving_text(plan))
+    return Done(plan.model_dump(mode="json"), 0 if plan.fits else 1)
 
 
 def _write(path: Path, text: str) -> None:

@@ -251,6 +251,13 @@ def _phases(run: TrainingRun) -> dict[str, dict[str, int]]:
             **layer,
         },
     }
+    if run.full and not run.liger:
+        phases["head_backward"] = {
+            "gradients": gradients,
+            "layer_inputs": saved,
+            "logits": 6 * run.kept * run.shape.vocab,  # their gradient in fp32 and bf16
+            "head_gradient": (6 if run.weights_fp32 else 2) * run.shape.embedding_weights,
+        }
     if run.full:
         phases["embedding_backward"] = {
             "gradients": everything,

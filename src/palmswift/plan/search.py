@@ -60,6 +60,8 @@ def fit(recipe: Recipe, conditions: Conditions) -> Fitted | None:
     """
     if conditions.length is not None:  # rows of that length are asked for, not only planned
         recipe = _with_swift(recipe, max_length=conditions.length)
+    if _under(recipe, conditions).fits is None:
+        return None
     for start, first in _models(recipe):
         steps = _enough_steps(start, conditions)
         if steps is None:
