@@ -241,12 +241,14 @@ def _phases(run: TrainingRun) -> dict[str, dict[str, int]]:
             **forward_terms(run, tokens),
         },
         "layer_backward": {
-            "gradients": max(gradients, everything // layers + head.stored),
+            "gradients": max(gradients, everything // layers),
+            "head_gradient": head.held,
             "layer_inputs": saved,
             **layer,
         },
         "last_layer_backward": {
             "gradients": everything,
+            "head_gradient": head.held if run.accumulation > 1 else 0,
             "layer_inputs": in_flight * one_input,
             **layer,
         },
@@ -262,27 +264,37 @@ def _phases(run: TrainingRun) -> dict[str, dict[str, int]]:
         phases["embedding_backward"] = {
             "gradients": everything,
             "layer_inputs": one_input,
-            "embedding_gradient": _number(run) * run.shape.embedding_weights,
+            "embedding_gradient": _embedding_gradients(run),
         }
     return phases
 
 
 class _HeadGradient(NamedTuple):
-    """What training the head adds to the loss; nothing where it is frozen."""
+    """What training the head adds to the loss and after it; nothing where it is frozen."""
 
     forward: dict[str, int]
     backward: dict[str, int]
-    stored: int
-    """Its gradient, which is there while the layers' come."""
+    held: int
+    """Its gradient while the layers' come."""
 
 
 def _head_gradient(run: TrainingRun) -> _HeadGradient:
+    """Of a tied head it waits for the embedding's, to which it is added before it accumulates."""
     if not run.full:
         return _HeadGradient({}, {}, 0)
-    size = _number(run) * run.shape.embedding_weights
+    numbers = run.shape.embedding_weights
+    size = _number(run) * numbers
+    held = size if run.shape.tied or run.accumulation == 1 else 0
     if run.liger:  # computed with the loss, in the weight's type (addmm on sm_80 and newer)
-        return _HeadGradient({"head_gradient": size}, {"head_gradient": size}, size)
-    return _HeadGradient({}, {}, size)
+        return _HeadGradient({"head_gradient": size}, {"head_gradient": size}, held)
+    cast = 2 * numbers if run.weights_fp32 else 0  # saved for the backward pass
+    return _HeadGradient({}, {"cast_head": cast}, held)
+
+
+def _embedding_gradients(run: TrainingRun) -> int:
+    """Gradients of the embedding beside the accumulated one: its own, the head's, their sum."""
+    copies = (3 if run.shape.tied else 1) - (0 if run.accumulation > 1 else 1)
+    return copies * _number(run) * run.shape.embedding_weights
 
 
 def _layer_terms(run: TrainingRun) -> dict[str, int]:
