@@ -126,6 +126,7 @@ def plan_under(recipe: Recipe, conditions: Conditions, card: Card | None = None)
         recipe=recipe.name,
         model=recipe.model.id,
         device="gpu",
+        remark=f"an upper bound: {run.bound}" if run.bound else "",
         fits=peak.bytes <= usable * MIB,
         gpu_mib=gpu_mib,
         desktop_mib=conditions.desktop_mib,

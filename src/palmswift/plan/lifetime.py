@@ -50,7 +50,7 @@ def _evaluation(run: TrainingRun) -> dict[str, int]:
     batch = evaluation.batch
     plain = dataclasses.replace(run, batch=batch, dropout=0.0)
     if evaluation.keeps_logits:
-        plain = dataclasses.replace(plain, liger=False, quantised_head=None)
+        plain = dataclasses.replace(plain, liger=False, quantised_head=None, preference=False)
     tokens, kept = plain.tokens, plain.kept
     layer = forward_terms(plain, tokens)
     loss = {"autocast_cache": layer["autocast_cache"], **loss_terms(plain, tokens, kept).forward}

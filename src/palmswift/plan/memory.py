@@ -57,6 +57,9 @@ class TrainingRun:
     double_quant: bool = True
     quant_bits: Literal[4, 8] = 4
     batch: int = 1
+    """Rows of one micro step; more than one are padded, which leaves the flash path."""
+    preference: bool = False
+    """DPO: answers are judged beside a reference's, the adapter off; `batch` counts both."""
     full: bool = False
     """All weights are trained, without an adapter."""
     weights_fp32: bool = False
@@ -82,6 +85,18 @@ class TrainingRun:
         if self.supervised is None or self.batch > 1:
             return self.tokens
         return min(self.tokens, self.supervised + 1)
+
+    @property
+    def bound(self) -> str:
+        """Why its memory is an upper bound and no exact figure; empty where it is exact."""
+        reasons = {
+            "DPO's logits": self.preference,
+            "padded batches": self.batch > 1 and not self.preference,
+            "8-bit matrix products": self.quantized and self.quant_bits == 8,
+            "a tiled MLP": self.tiled_mlp is not None,
+            "a quantised head": self.quantised_head is not None,
+        }
+        return ", ".join(name for name, holds in reasons.items() if holds)
 
     @property
     def linear_kind(self) -> LinearKind:
@@ -184,6 +199,14 @@ def loss_terms(run: TrainingRun, tokens: int, kept: int) -> LossTerms:
     """Logits at `kept` of `tokens` positions, and what the cross entropy makes of them."""
     hidden, vocab = _hidden_bytes(run), run.shape.vocab
     states = hidden * kept
+    if run.preference:
+        # swift/rlhf_trainers/dpo_trainer.py: fp32 logits of the policy are kept while the
+        # reference has its bf16 and fp32 ones and a row's softmax; backward four fp32 matrices
+        norm = 3 * hidden * tokens
+        return LossTerms(
+            {"final_norm": norm, "kept_states": states, "logits": 12 * kept * vocab},
+            {"final_norm": norm, "logits": 16 * kept * vocab},
+        )
     if run.liger or run.quantised_head is not None:
         # liger_kernel/ops/fused_linear_cross_entropy.py: rows of logits a chunk
         chunk = 1 << (ceil(kept / ceil(vocab / run.shape.hidden)) - 1).bit_length()

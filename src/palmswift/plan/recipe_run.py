@@ -69,6 +69,7 @@ def training_run(
     if reasons or shape is None:
         return Unpredicted("; ".join(reasons))
     full = swift.get("tuner_type", "lora") == "full"
+    rows = 2 if recipe.task == "dpo" else 1  # chosen and rejected are one batch
     return TrainingRun(
         shape=shape,
         rank=0 if full else _number(swift, "lora_rank", 8),
@@ -84,14 +85,15 @@ def training_run(
         quantized=swift.get("quant_method") == "bnb",
         double_quant=swift.get("bnb_4bit_use_double_quant", True) is True,
         quant_bits=8 if str(swift.get("quant_bits")) == "8" else 4,
-        batch=_number(swift, "per_device_train_batch_size", 1),
+        batch=rows * _number(swift, "per_device_train_batch_size", 1),
+        preference=recipe.task == "dpo",
         full=full,
         weights_fp32=swift.get("torch_dtype") == "float32",
         embedding_on_cpu="embedding_on_cpu" in recipe.plugins,
         checkpoint_offload="checkpoint_offload" in recipe.plugins,
         tiled_mlp=_tile(recipe),
         quantised_head="nf4" if "quantised_head" in recipe.plugins else None,
-        evaluation=_evaluation(recipe),
+        evaluation=_evaluation(recipe, rows),
     )
 
 
@@ -116,8 +118,10 @@ def _reasons(recipe: Recipe) -> list[str]:
     swift = recipe.swift
     tuner = swift.get("tuner_type", "lora")
     reasons = []
-    if recipe.task not in ("sft", "pt"):
-        reasons.append(f"task {recipe.task} is not predicted, only sft and pt")
+    if recipe.task not in ("sft", "pt", "dpo"):
+        reasons.append(f"task {recipe.task} is not predicted, only sft, pt and dpo")
+    if recipe.task == "dpo" and (tuner == "full" or swift.get("ref_model") is not None):
+        reasons.append("dpo with a reference model of its own is not predicted, only an adapter's")
     if tuner not in ("lora", "full"):
         reasons.append(f"tuner_type {tuner} is not predicted, only lora and full")
     quantization = swift.get("quant_method"), str(swift.get("quant_bits"))
@@ -141,12 +145,12 @@ def _reasons(recipe: Recipe) -> list[str]:
     return reasons
 
 
-def _evaluation(recipe: Recipe) -> Evaluation | None:
+def _evaluation(recipe: Recipe, rows: int) -> Evaluation | None:
     swift = recipe.swift
     if swift.get("eval_strategy", "no") == "no":
         return None
     return Evaluation(
-        batch=_number(swift, "per_device_eval_batch_size", 1),
+        batch=rows * _number(swift, "per_device_eval_batch_size", 1),
         # Without a metric the Trainer asks for the loss alone, whatever prediction_loss_only says.
         keeps_logits=swift.get("eval_metric") is not None
         and swift.get("prediction_loss_only") is not True,

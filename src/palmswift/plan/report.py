@@ -42,6 +42,8 @@ def plan_text(plan: Plan) -> str:
             f"time on an {plan.speed.card} (estimate): {plan.speed.seconds_per_step:.1f} s a step,"
             f" {plan.speed.tokens_per_second:.0f} tokens/s, limited by {plan.speed.limit}"
         )
+    if plan.remark:
+        lines.append(plan.remark)
     if plan.measured_peak_mib is not None:
         lines.append(f"measured peak {plan.measured_peak_mib} MiB")
     return "\n".join([*lines, *_verdict(plan)])

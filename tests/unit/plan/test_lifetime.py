@@ -29,6 +29,7 @@ _RUNS = st.builds(
     double_quant=st.booleans(),
     quant_bits=st.sampled_from([4, 8]),
     batch=st.integers(1, 4),
+    preference=st.booleans(),
     embedding_on_cpu=st.booleans(),
     checkpoint_offload=st.booleans(),
     tiled_mlp=st.none() | st.integers(1, 8192),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from palmswift.plan.memory import Evaluation, TrainingRun
+from palmswift.plan.memory import Evaluation, TrainingRun, predict
 from palmswift.plan.recipe_run import Unpredicted, shape_of_model, training_run
 from palmswift.plan.shapes import QWEN3, shape_of
 from palmswift.recipes.load import load_checked, load_recipe
@@ -34,7 +34,7 @@ def test_a_recipe_is_read_as_it_will_be_trained() -> None:
 @pytest.mark.parametrize(
     ("override", "word"),
     [
-        ("task=dpo", "dpo"),
+        ("task=kto", "kto"),
         ("task=grpo", "grpo"),
         ("swift.tuner_type=adalora", "adalora"),
         ("swift.quant_bits=3", "4 or 8 bits"),
@@ -134,3 +134,16 @@ def test_levers_full_tuning_and_batches_are_read() -> None:
 def test_a_folder_with_another_config_is_not(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
     assert shape_of(str(tmp_path)) is None
+
+
+def test_a_pair_of_answers_is_a_batch_of_two_with_both_models_logits() -> None:
+    dpo = training_run(load_recipe("qwen3_8b_4bit", ["task=dpo"]).recipe)
+    sft = training_run(load_recipe("qwen3_8b_4bit").recipe)
+    assert isinstance(dpo, TrainingRun)
+    assert isinstance(sft, TrainingRun)
+    assert (dpo.batch, dpo.preference, dpo.tokens) == (2, True, 2048)
+    assert dpo.bound
+    assert not sft.bound
+    logits = 16 * 2048 * 151936
+    assert predict(dpo).bytes > logits
+    assert predict(sft).bytes < predict(dpo).bytes - logits // 2
