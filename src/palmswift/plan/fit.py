@@ -24,7 +24,6 @@ from palmswift.plan.speed import speed_of
 from palmswift.recipes.recipe import Recipe
 
 LENGTH_STEP = 64
-_LONGEST = 131072
 _LARGEST_RANK = 512
 
 
@@ -184,7 +183,7 @@ def expands(recipe: Recipe) -> bool:
 def longest_length(run: TrainingRun, usable: int) -> int:
     """Longest row in tokens, a multiple of 64, whose training stays within `usable` MiB; 0: none.
 
-    The same share of it is supervised as of the run's rows.
+    The same share of it is supervised as of the run's rows. No more than the model was made for.
     """
     share = None if run.supervised is None else run.supervised / run.length
 
@@ -194,7 +193,7 @@ def longest_length(run: TrainingRun, usable: int) -> int:
         longer = dataclasses.replace(run, length=length, supervised=supervised)
         return lifetime(longer).bytes <= usable * MIB
 
-    return LENGTH_STEP * _largest(fits, _LONGEST // LENGTH_STEP)
+    return LENGTH_STEP * _largest(fits, run.shape.positions // LENGTH_STEP)
 
 
 def largest_rank(run: TrainingRun, usable: int) -> int:
