@@ -13,10 +13,6 @@ from palmswift.plan.memory import (
     weight_bytes,
 )
 
-LOADING_THREADS = 4
-"""Matrices that transformers 5 brings to the GPU in 16 bits at a time before they are quantised;
-HF_DEACTIVATE_ASYNC_LOAD=1 makes it one."""
-
 
 def lifetime(run: TrainingRun) -> Peak:
     """The memory of a whole training: `predict`'s phases, and those before and between steps.
@@ -38,7 +34,7 @@ def _load(run: TrainingRun, standing: dict[str, int]) -> dict[str, int]:
     weights = sum(weight_bytes(arriving).values())
     copies = 0
     if run.quantized:
-        copies = LOADING_THREADS * 2 * run.shape.hidden * run.shape.intermediate
+        copies = run.loading_threads * 2 * run.shape.hidden * run.shape.intermediate
     return {"not_yet_there": weights - sum(standing.values()), "sixteen_bit_copies": copies}
 
 
