@@ -29,13 +29,15 @@ def lifetime(run: TrainingRun) -> Peak:
 
 
 def _load(run: TrainingRun, standing: dict[str, int]) -> dict[str, int]:
-    """Weights as they come, before a plugin moves or quantises any of them."""
+    """Weights as they come, before a plugin moves or quantises any of them.
+
+    A matrix comes to the GPU in 16 bits and is quantised there, one after the other: transformers
+    5.19 loads without threads when it quantises (core_model_loading.py).
+    """
     arriving = dataclasses.replace(run, embedding_on_cpu=False, quantised_head=None)
     weights = sum(weight_bytes(arriving).values())
-    copies = 0
-    if run.quantized:
-        copies = run.loading_threads * 2 * run.shape.hidden * run.shape.intermediate
-    return {"not_yet_there": weights - sum(standing.values()), "sixteen_bit_copies": copies}
+    copy = 2 * run.shape.hidden * run.shape.intermediate if run.quantized else 0
+    return {"not_yet_there": weights - sum(standing.values()), "sixteen_bit_matrix": copy}
 
 
 def _evaluation(run: TrainingRun) -> dict[str, int]:

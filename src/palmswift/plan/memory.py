@@ -69,8 +69,6 @@ class TrainingRun:
     tiled_mlp: int | None = None
     """Tokens that go through an MLP at a time; None: all."""
     quantised_head: Literal["nf4"] | None = None
-    loading_threads: int = 4
-    """Matrices that transformers 5 brings to the GPU in 16 bits at a time before it quantises."""
     evaluation: Evaluation | None = None
 
     @property

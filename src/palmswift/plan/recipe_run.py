@@ -93,8 +93,6 @@ def training_run(
         checkpoint_offload="checkpoint_offload" in recipe.plugins,
         tiled_mlp=_tile(recipe),
         quantised_head="nf4" if "quantised_head" in recipe.plugins else None,
-        # transformers/core_model_loading.py
-        loading_threads=1 if _is_on(recipe.env.get("HF_DEACTIVATE_ASYNC_LOAD", "")) else 4,
         evaluation=_evaluation(recipe, rows),
     )
 
@@ -172,11 +170,6 @@ def _targets(modules: Any) -> tuple[str, ...]:
     if "all-linear" in names:
         return TARGETS
     return tuple(names) if set(names) <= set(TARGETS) else ()
-
-
-def _is_on(text: str) -> bool:
-    """As transformers reads an environment variable that turns something on."""
-    return text.upper() in ("1", "ON", "YES", "TRUE")
 
 
 def _number(swift: Any, name: str, default: int) -> int:

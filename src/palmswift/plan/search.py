@@ -141,7 +141,6 @@ def _levers(recipe: Recipe) -> list[_Step]:
     accumulation = swift.get("gradient_accumulation_steps", 16)
     steps = [
         _env("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True", "the allocator wastes less"),
-        _env("HF_DEACTIVATE_ASYNC_LOAD", "1", "loads one matrix at a time, some seconds longer"),
         _set("use_liger_kernel", True, "the loss without logits, the same to rounding"),
         _set("lora_dropout", 0.0, "no masks and dropped copies; 3 epochs hardly need them"),
         _set("per_device_eval_batch_size", 1, "evaluates row by row, with the same result"),
