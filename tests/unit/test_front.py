@@ -72,8 +72,10 @@ def test_commands_that_load_no_model_import_no_torch() -> None:
             ("dry", "palmswift.launchers.train", ["--recipe", "qwen3_8b_4bit", "--dry-run"]),
             ("whole", "palmswift.pipeline", ["--recipe", "demo_cpu", "--dry-run"]),
             ("plan", "palmswift.plan.commands", ["--recipe", "qwen3_8b_4bit"]),
-            ("list", "palmswift.recipes.commands", ["list"]),
-            ("check", "palmswift.recipes.commands", ["check"]),
+            ("list", "palmswift.recipes_command", ["list"]),
+            ("check", "palmswift.recipes_command", ["check"]),
+            ("diff", "palmswift.recipes_command", ["diff", "demo_cpu", "demo_cpu_lora"]),
+            ("export", "palmswift.recipes_command", ["export", "demo_cpu", "--to", "sh"]),
         ]
     )
     assert {code for code, _ in found.values()} == {0}

@@ -90,7 +90,7 @@ def test_swift_may_not_split_the_rows_a_second_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "setting",
     [
-        "quant_bits: '4'",
+        "quant_bits: '4'\n  quant_method: bnb",
         "learning_rate: 1e-4",
         "learning_rate: 1",
         "target_modules: all-linear",
