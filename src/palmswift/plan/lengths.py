@@ -20,22 +20,17 @@ class Lengths(BaseModel):
     most_supervised: int
     """Tokens with a loss; perhaps of another row than the longest."""
     p99: int
-    """Length that 99 of 100 rows do not exceed, rounded up to the histogram's bins."""
+    """Length that 99 of 100 rows do not exceed."""
 
 
 class _Counts(BaseModel):
+    p99: int
     max: int
-
-
-class _Bin(BaseModel):
-    stop: int
-    kept: int
 
 
 class _Tokens(BaseModel):
     tokens: _Counts
     supervised: _Counts
-    histogram: list[_Bin]
 
 
 class _Report(BaseModel):
@@ -54,11 +49,8 @@ def read_lengths(name: str) -> Lengths:
     counts = report.tokens
     if counts is None:
         raise InputError(f"{path} counts no tokens: no row was kept", remedy="data/sanitize.py")
-    longest = counts.tokens.max
     return Lengths(
-        longest=longest,
-        most_supervised=counts.supervised.max,
-        p99=min(longest, _p99(counts.histogram, longest)),
+        longest=counts.tokens.max, most_supervised=counts.supervised.max, p99=counts.tokens.p99
     )
 
 
@@ -72,13 +64,3 @@ def _report_file(name: str) -> Path:
         f"there is no data report in {name}",
         remedy="--data-report runs/NAME, or a report.json that data/sanitize.py wrote",
     )
-
-
-def _p99(histogram: list[_Bin], longest: int) -> int:
-    rows = sum(part.kept for part in histogram)
-    seen = 0
-    for part in histogram:
-        seen += part.kept
-        if seen * 100 >= rows * 99:
-            return part.stop - 1
-    return longest

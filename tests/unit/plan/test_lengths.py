@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from palmswift.data.report import histogram, spread
+from palmswift.data.lengths import spread
 from palmswift.errors import InputError
 from palmswift.plan.fit import Conditions, plan_under
 from palmswift.plan.lengths import read_lengths
@@ -17,9 +18,8 @@ def _write(folder: Path, tokens: list[int], supervised: list[int]) -> Path:
     report: dict[str, Any] = {
         "kept": len(tokens),
         "tokens": {
-            "tokens": spread(tokens).model_dump(),
-            "supervised": spread(supervised).model_dump(),
-            "histogram": [part.model_dump() for part in histogram(tokens, [])],
+            "tokens": spread(Counter(tokens)).model_dump(),
+            "supervised": spread(Counter(supervised)).model_dump(),
         },
     }
     path = folder / "data" / "report.json"
