@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count, groupby
 from typing import Any, NamedTuple, Protocol
 
+from palmswift.data.batch_tokenizer import Tokens
 from palmswift.data.row import Kind
 from palmswift.data.verdict import Counts, Measured
 
@@ -36,16 +37,6 @@ Row = dict[str, Any]
 Messages = Sequence[dict[str, str]]
 
 
-class Tokens(Protocol):
-    """What is asked of a `tokenizers.Encoding`."""
-
-    @property
-    def ids(self) -> list[int]:
-        """The tokens; made anew at each call."""
-
-    def __len__(self) -> int: ...
-
-
 class Template(Protocol):
     """What has to be known of the template (`palmswift.data.real_template.RealTemplate`)."""
 
@@ -66,8 +57,15 @@ class Template(Protocol):
     def strings(self, messages: Messages) -> list[tuple[str | list[int], bool]]:
         """What it tokenises, one after the other, or has as tokens; and whether trained on."""
 
-    def tokenize(self, texts: list[str]) -> Sequence[Tokens]:
-        """The tokens of each text, as the template's own tokenizer gives them."""
+
+class Tokenizer(Protocol):
+    """What is asked of a `palmswift.data.batch_tokenizer.BatchTokenizer`."""
+
+    separators: frozenset[str]
+    """Strings at which it cuts a text before all else."""
+
+    def tokenize(self, texts: Sequence[str]) -> Sequence[Tokens]:
+        """The tokens of each text, as the template has it tokenised."""
 
 
 class _Fixed(NamedTuple):
@@ -140,12 +138,15 @@ class Counted(NamedTuple):
 class BatchTemplate:
     """Counts rows in batches; those that it may not count are left to the template."""
 
-    def __init__(self, template: Template, kind: Kind) -> None:
+    def __init__(self, template: Template, tokenizer: Tokenizer, kind: Kind) -> None:
         self._template = template
+        self._tokenizer = tokenizer
         self._kind = kind
         self._forms: dict[tuple[str, ...], _Form | None] = {}
         telling = sorted(template.telling | {_THINK, _END_THINK, "{{"})
         self._telling = re.compile("|".join(map(re.escape, telling)))
+        separators = sorted(tokenizer.separators, key=len, reverse=True)
+        self._separator = re.compile(f"({'|'.join(map(re.escape, separators))})")
         # To look for a character is so much faster that most texts need nothing more.
         self._firsts = tuple({string[0] for string in telling})
 
@@ -153,7 +154,7 @@ class BatchTemplate:
         """Each row counted; None for a row that the template itself has to be asked about."""
         plans = [self._plan(row) for row in rows]
         strings = [string for plan in plans for one in plan or () for string in one.strings]
-        tokens = iter(self._template.tokenize(strings))
+        tokens = iter(self._tokenizer.tokenize(strings))
         return [None if plan is None else self._counted(plan, tokens) for plan in plans]
 
     def _plan(self, row: Row) -> list[_Planned] | None:
@@ -249,9 +250,21 @@ class BatchTemplate:
         except Exception:  # noqa: BLE001  # it will refuse the row itself with the same error
             form = None
         else:
-            form = _form_of(strings, self._template.tokenize)
+            form = _form_of(list(self._cut(strings)), self._tokenizer.tokenize)
         self._forms[key] = form
         return form
+
+    def _cut(
+        self, strings: Sequence[tuple[str | list[int], bool]]
+    ) -> Iterator[tuple[str | list[int], bool]]:
+        """The strings in parts, so that what is always the same is tokenised only once."""
+        for string, trained in strings:
+            if not isinstance(string, str) or not self._tokenizer.separators:
+                yield string, trained
+                continue
+            parts = [part for part in self._separator.split(string) if part]
+            for _, same in groupby(parts, key=lambda part: bool(_STAND_IN.search(part))):
+                yield "".join(same), trained
 
     def _counted(self, plan: Sequence[_Planned], tokens: Iterator[Tokens]) -> Counted | None:
         taken = [[run.fixed or next(tokens) for run in one.form.runs] for one in plan]
@@ -294,13 +307,22 @@ class BatchTemplate:
             else:
                 ends_with_eos = False
                 # `_add_dynamic_eos`: what closes an answer within the row is trained on, too.
-                if number and size >= len(suffix) and runs[0].ids[: len(suffix)] == suffix:
+                if number and _begins_with(runs, suffix):
                     n_supervised += len(suffix)
                     if number == len(form.groups) - 1:
                         return None
         if n_tokens < 3 or not all(map(len, tokens)) or (n_supervised and not has_text):
             return None
         return Counts(n_tokens, n_supervised, has_text, ends_with_eos)
+
+
+def _begins_with(runs: Sequence[Tokens], tokens: list[int]) -> bool:
+    begin: list[int] = []
+    for run in runs:
+        begin += run.ids[: len(tokens) - len(begin)]
+        if len(begin) == len(tokens):
+            break
+    return begin == tokens
 
 
 def _around(content: str, text: str, inner: str = _SLOT) -> str:

@@ -22,7 +22,7 @@ from palmswift.data.express import (
     express,
     text_block,
 )
-from palmswift.data.flags import add_row_flags, with_row_flags
+from palmswift.data.flags import add_row_flags, check_result, with_row_flags
 from palmswift.data.policy import CHANGES, CHECKS
 from palmswift.data.progress import Progress, Silence, for_terminal, rows_of
 from palmswift.data.read import DataFile, open_files
@@ -193,10 +193,7 @@ def _check_out(files: Sequence[DataFile], out: Path, target: Target) -> None:
         remedy = f"one of {', '.join(suffixes)}"
         problem = Problem(f"`{out.suffix}` does not go with --to {target}", "--out", remedy)
         raise InputError("the result cannot be written", [problem])
-    taken = {file.path.resolve() for file in files}
-    if {out.resolve(), rejected_beside(out).resolve()} & taken:
-        problem = Problem("the result would overwrite its input", str(out), "name another file")
-        raise InputError("the result cannot be written", [problem])
+    check_result("--out", out, files, rejected_beside(out))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from palmswift.data.policy import Policy
+from palmswift.data.read import DataFile
 from palmswift.data.template import TemplateSpec
 from palmswift.errors import ChildError, InputError, Problem
 from palmswift.recipes.recipe import DataSettings, Recipe, SwiftValue
@@ -52,6 +54,27 @@ def with_row_flags(settings: DataSettings, arguments: argparse.Namespace) -> Dat
     return settings.model_copy(
         update={"columns": {**settings.columns, **told_columns}, "rules": rules}
     )
+
+
+def check_result(flag: str, path: Path, files: Sequence[DataFile], *beside: Path) -> None:
+    """InputError where the file of a result cannot be written, or would overwrite its input.
+
+    `beside` are further files that are written with it. Nothing is made.
+    """
+    given = {file.path.resolve() for file in files}
+    root = next(folder for folder in path.resolve().parents if folder.exists())
+    remedy = "name another file"
+    if given & {written.resolve() for written in (path, *beside)}:
+        what = "the result would overwrite its input"
+    elif path.is_dir():
+        what, remedy = "a folder stands there", "name a file in it"
+    elif not root.is_dir():
+        what = f"it cannot be in a folder of this name: {root} is a file"
+    elif not os.access(root, os.W_OK):
+        what = f"the folder {root} is not writable"
+    else:
+        return
+    raise InputError("the result cannot be written", [Problem(what, f"{flag} {path}", remedy)])
 
 
 def _pairs(words: Sequence[str], flag: str, remedy: str) -> dict[str, str]:

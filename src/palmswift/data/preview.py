@@ -15,6 +15,7 @@ from palmswift.data.checks import Canonicaliser
 from palmswift.data.flags import (
     add_recipe_flags,
     add_row_flags,
+    check_result,
     template_log,
     template_of,
     with_row_flags,
@@ -195,6 +196,8 @@ def _body(arguments: argparse.Namespace, console: Console) -> Done:
     recipe = load_checked(arguments.recipe, arguments.set).recipe
     settings = with_row_flags(recipe.data, arguments)
     files = open_files([arguments.file])
+    if arguments.html:
+        check_result("--html", arguments.html, files)
     with template_log() as log:
         console.note("asking ms-swift's template (it takes half a minute to start)")
         previews = preview(

@@ -175,13 +175,6 @@ class RealTemplate:
             del self.template._encode_context_list
         return recorded
 
-    def tokenize(self, texts: list[str]) -> list[Any]:
-        """A `tokenizers.Encoding` for each text, as `Template._tokenize` has it tokenised."""
-        encodings: list[Any] = self.tokenizer.backend_tokenizer.encode_batch_fast(
-            texts, add_special_tokens=False
-        )
-        return encodings
-
     @contextmanager
     def unlimited(self) -> Iterator[None]:
         """Rows are neither refused nor cut for their length inside the block."""

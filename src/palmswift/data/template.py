@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from palmswift.data.policy import Action
 from palmswift.data.row import Kind
 from palmswift.data.sample import SampleRow
-from palmswift.data.template_wire import CHUNK, ChunkFolder
+from palmswift.data.template_wire import CHUNK, CHUNK_BYTES, ChunkFolder, packed_size
 from palmswift.data.verdict import Verdicts
 from palmswift.errors import ChildError, Problem
 from palmswift.files import write_text
@@ -106,8 +106,9 @@ class TemplateJudge:
         )
         self._log = log
         self._waiting: list[dict[str, Any]] = []
-        self._chunks = 0
-        self._submitted = 0
+        self._waiting_bytes = 0
+        self._chunks: list[int] = []
+        """How many rows each chunk has."""
 
     def __enter__(self) -> TemplateJudge:
         self._log.parent.mkdir(parents=True, exist_ok=True)
@@ -141,10 +142,12 @@ class TemplateJudge:
 
         ChildError when the child has failed in the meantime.
         """
-        self._waiting.extend(rows)
-        self._submitted += len(rows)
-        while len(self._waiting) >= CHUNK:
-            self._hand_over()
+        for start in range(0, len(rows), CHUNK):
+            some = rows[start : start + CHUNK]
+            self._waiting.extend(some)
+            self._waiting_bytes += packed_size(some)
+            if len(self._waiting) >= CHUNK or self._waiting_bytes >= CHUNK_BYTES:
+                self._hand_over()
 
     def finish(self, progress: Callable[[int, int], None] | None = None) -> Judgement:
         """Wait for the verdicts on all rows; `progress` is told rows answered and submitted.
@@ -153,19 +156,20 @@ class TemplateJudge:
         """
         if self._waiting:
             self._hand_over()
-        self._folder.put_end(self._chunks)
+        self._folder.put_end(len(self._chunks))
+        submitted = sum(self._chunks)
         answered = 0
         while self._wait() is None:
-            while answered < self._chunks and self._folder.has_answer(answered):
+            while answered < len(self._chunks) and self._folder.has_answer(answered):
                 answered += 1
             if progress is not None:
-                progress(min(answered * CHUNK, self._submitted), self._submitted)
+                progress(sum(self._chunks[:answered]), submitted)
         verdicts = Verdicts()
-        for chunk in self._folder.answers(self._chunks):
+        for chunk in self._folder.answers(len(self._chunks)):
             verdicts.extend(chunk)
-        if len(verdicts) != self._submitted:
+        if len(verdicts) != submitted:
             raise ChildError(
-                f"the template answered for {len(verdicts)} of {self._submitted} rows",
+                f"the template answered for {len(verdicts)} of {submitted} rows",
                 remedy=f"the whole output is in {self._log}",
             )
         return Judgement(
@@ -177,9 +181,10 @@ class TemplateJudge:
     def _hand_over(self) -> None:
         if self._child.poll() is not None:
             raise self._failure()
-        self._folder.put_rows(self._chunks, self._waiting[:CHUNK])
-        self._chunks += 1
-        del self._waiting[:CHUNK]
+        self._folder.put_rows(len(self._chunks), self._waiting)
+        self._chunks.append(len(self._waiting))
+        self._waiting = []
+        self._waiting_bytes = 0
 
     def _wait(self) -> int | None:
         """0 once the child has ended well, None while it works."""

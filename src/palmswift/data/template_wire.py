@@ -10,11 +10,16 @@ import msgspec
 
 from palmswift.data.verdict import Verdict
 
-CHUNK = 1000
-"""Rows a file at the most."""
+CHUNK, CHUNK_BYTES = 1000, 4 << 20
+"""Rows that make a chunk, and bytes that do, whichever comes first."""
 
 _ROWS = msgspec.msgpack.Decoder(list[dict[str, Any]])
 _VERDICTS = msgspec.msgpack.Decoder(list[Verdict])
+
+
+def packed_size(rows: Sequence[dict[str, Any]]) -> int:
+    """Bytes of the rows before compression."""
+    return len(msgspec.msgpack.encode(rows))
 
 
 class ChunkFolder:

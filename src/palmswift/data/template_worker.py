@@ -17,6 +17,7 @@ from typing import Any
 import swift
 
 from palmswift.data.batch_template import BatchTemplate, Counted
+from palmswift.data.batch_tokenizer import BatchTokenizer
 from palmswift.data.real_template import RealTemplate, template_arguments
 from palmswift.data.sample import SampleRow
 from palmswift.data.template import TemplateFacts, WorkerSpec
@@ -49,7 +50,10 @@ class Examiner:
         self._arguments = template_arguments(spec.template)
         self._real = RealTemplate(self._arguments, spec.kind)
         self._why_not = self._real.why_not_batched if spec.batched else "it was not asked for"
-        self._batch = None if self._why_not else BatchTemplate(self._real, spec.kind)
+        self._batch: BatchTemplate | None = None
+        if not self._why_not:
+            tokenizer = BatchTokenizer(self._real.tokenizer.backend_tokenizer)
+            self._batch = BatchTemplate(self._real, tokenizer, spec.kind)
         self._random = random.Random(0)
         self._batched = self._checked = 0
 
@@ -57,6 +61,11 @@ class Examiner:
     def batched(self) -> bool:
         """Whether rows are counted in batches where that is allowed."""
         return self._batch is not None
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's, as ms-swift loads it (transformers)."""
+        return self._real.tokenizer
 
     @property
     def facts(self) -> TemplateFacts:
@@ -213,15 +222,20 @@ class _Answers:
         write_text(self._folder.facts, self._examiner.facts.model_dump_json())
 
 
+def answer(folder: ChunkFolder, examiner: Examiner, samples: int) -> None:
+    """Answer every chunk that is put into the folder, then write facts and samples."""
+    answers = _Answers(folder, examiner, samples)
+    for number, rows in enumerate(_chunks(folder)):
+        answers.add(number, rows)
+    answers.end()
+
+
 def main(argv: Sequence[str]) -> int:
     """Answer in the folder DIR, which the process that asks has made."""
     (name,) = argv
     folder = ChunkFolder(Path(name))
     spec = WorkerSpec.model_validate_json(folder.spec.read_bytes())
-    answers = _Answers(folder, Examiner(spec), spec.samples)
-    for number, rows in enumerate(_chunks(folder)):
-        answers.add(number, rows)
-    answers.end()
+    answer(folder, Examiner(spec), spec.samples)
     return 0
 
 

@@ -29,6 +29,7 @@ class CharacterTemplate:
 
     def __init__(self, limit: int | None = None, refuses: bool = True) -> None:
         self.suffix = [END, ord(".")]
+        self.separators = frozenset(("$", "<"))
         self.limit = limit, refuses
         self.asked: list[Messages] = []
 
@@ -51,7 +52,7 @@ class CharacterTemplate:
             strings[-2:] = [(f"{strings[-2][0]}$.", True)]
         return strings
 
-    def tokenize(self, texts: list[str]) -> Sequence[Characters]:
+    def tokenize(self, texts: Sequence[str]) -> Sequence[Characters]:
         return [Characters([ord(character) for character in text]) for text in texts]
 
 
@@ -62,7 +63,7 @@ def row(*texts: str, **columns: Any) -> dict[str, Any]:
 
 
 def count(template: CharacterTemplate, *rows: dict[str, Any]) -> list[Counted | None]:
-    return BatchTemplate(template, "sft").count(rows)
+    return BatchTemplate(template, template, "sft").count(rows)
 
 
 def test_rows_of_one_form_are_counted_after_asking_the_template_once() -> None:
@@ -133,7 +134,8 @@ def test_a_row_over_the_limit_is_an_error_where_the_template_refuses_it() -> Non
 
 
 def test_both_answers_of_a_preference_pair_are_counted() -> None:
-    batch = BatchTemplate(CharacterTemplate(), "dpo")
+    template = CharacterTemplate()
+    batch = BatchTemplate(template, template, "dpo")
     rows = [row("ab", "cd", rejected_response=answer) for answer in ("efg", "cd")]
     counted, same = batch.count(rows)
     assert counted is not None

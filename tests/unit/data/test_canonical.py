@@ -201,7 +201,7 @@ def check_form(row: TrainingRow, kind: Kind) -> None:
 def test_a_kept_row_has_the_form_and_read_again_is_the_same_without_changes(
     kind: Kind, well_shaped: bool
 ) -> None:
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(SHAPED[kind] if well_shaped else ROWS, RULES, st.none() | st.just(" be kind "))
     def prove(value: Any, rules: dict[str, str], system: str | None) -> None:
         canonicaliser = Canonicaliser(kind, DataSettings(rules=rules, system=system))

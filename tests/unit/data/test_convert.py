@@ -2,44 +2,21 @@ from __future__ import annotations
 
 import csv
 import json
-import string
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support_data import pair, read_rows, write_rows
+from support_fuzz import WAYS, check_round_trip, converted, dialogues, turns
 
-from palmswift.data.convert import NOT_IN_SHAPE, convert, main, rejected_beside
-from palmswift.data.express import TARGETS, Target
+from palmswift.data.convert import NOT_IN_SHAPE, main, rejected_beside
+from palmswift.data.express import Target
 from palmswift.data.policy import kind_of
-from palmswift.data.read import open_files
 from palmswift.data.row import Kind
-from palmswift.recipes.recipe import DataSettings
 
-SUFFIXES: dict[Target, list[str]] = {
-    "messages": [".jsonl", ".json"],
-    "sharegpt": [".jsonl", ".json"],
-    "alpaca": [".jsonl", ".json"],
-    "query_response": [".jsonl", ".json"],
-    "chatml": [".jsonl", ".json", ".txt"],
-    "csv": [".csv"],
-}
-WAYS = [(target, suffix) for target in TARGETS for suffix in SUFFIXES[target]]
 CALL = '{"name": "f", "arguments": {"x": 1}}'
-
-
-def converted(source: Path, target: Target, out: Path, kind: Kind = "sft") -> Path:
-    convert(open_files([source]), target, out, kind=kind, settings=DataSettings())
-    return out
-
-
-def turns(*texts: str, system: str | None = None) -> dict[str, Any]:
-    messages = [{"role": "system", "content": system}] if system is not None else []
-    roles = ("user", "assistant")
-    messages += [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
-    return {"messages": messages}
 
 
 ROWS: dict[Kind, list[dict[str, Any]]] = {
@@ -74,36 +51,10 @@ def test_rows_that_a_shape_can_hold_come_back_from_it_as_they_were(
     assert read_rows(back) == rows
 
 
-texts = st.lists(
-    st.one_of(
-        st.sampled_from(["\n---\n", "\n\n", "\r\n", "===", "<think>", "user\n"]),
-        st.sampled_from("甲，。\n\r\t\"',;|[]{}=@+-\\/#&<>​"),
-        st.sampled_from(string.ascii_letters + string.digits),
-        st.characters(blacklist_categories=["Cs", "Cc"]),
-    ),
-    min_size=1,
-    max_size=30,
-).map("".join)
-dialogues = st.builds(
-    lambda pairs, system: turns(*[text for pair in pairs for text in pair], system=system),
-    st.lists(st.tuples(texts, texts), min_size=1, max_size=3),
-    st.none() | texts,
-)
-
-
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None)
 @given(rows=st.lists(dialogues, min_size=1, max_size=6), way=st.sampled_from(WAYS))
-def test_any_text_survives_every_shape(
-    rows: list[dict[str, Any]], way: tuple[Target, str], tmp_path: Path
-) -> None:
-    target, suffix = way
-    source = write_rows(tmp_path / "rows.jsonl", [*rows, turns("问", "答")])
-    clean = converted(source, "messages", tmp_path / "clean.jsonl")
-    there = converted(clean, target, tmp_path / f"there{suffix}")
-    lost = rejected_beside(there)
-    left_out = [line["row"] for line in read_rows(lost)] if lost.exists() else []
-    back = converted(there, "messages", tmp_path / "back.jsonl")
-    assert read_rows(back) == [row for row in read_rows(clean) if row not in left_out]
+def test_any_text_survives_every_shape(rows: list[dict[str, Any]], way: tuple[Target, str]) -> None:
+    check_round_trip(rows, way)
 
 
 def test_a_row_that_the_shape_cannot_hold_is_left_out_with_its_reason(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -69,6 +69,7 @@ def test_near_and_far_pairs_are_told_apart_as_often_as_is_said(pairs: Pairs) -> 
     assert min((pairs.similarity >= 0.9).sum(), (pairs.similarity <= 0.65).sum()) > 30
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.text(max_size=40), min_size=1, max_size=8))
 def test_a_text_has_one_sketch_whatever_stands_beside_it(texts: list[str]) -> None:
     together = sketches(texts)

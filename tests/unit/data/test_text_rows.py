@@ -123,6 +123,7 @@ def test_jsonl_in_a_text_file_is_read_as_such(tmp_path: Path) -> None:
 
 
 def test_a_paragraph_that_is_too_large_costs_itself(tmp_path: Path) -> None:
-    text = "one\n\n" + "word\n" * (4 << 20) + "\ntwo\n"
+    line = "word " * 40 + "\n"
+    text = "one\n\n" + line * (1 + (16 << 20) // len(line)) + "\ntwo\n"
     rows = list(opened(tmp_path, text).rows())
     assert [getattr(row, "code", "ok") for row in rows] == ["ok", "row_too_large", "ok"]
