@@ -123,7 +123,7 @@ def new_run(recipe: Recipe, overrides: Sequence[str], *, force: bool = False) ->
     from palmswift.launchers.training import preflight, write_plan
     from palmswift.paths import runs_dir
 
-    preflight(recipe, runs_dir(), force=force)
+    preflight(recipe, runs_dir(), force=force, overrides=overrides)
     folder = RunFolder.create(recipe, overrides=list(overrides))
     write_plan(folder)
     return folder

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,16 @@ from palmswift.recipes.recipe import Recipe
 from palmswift.recipes.source import shown
 
 
-def preflight(recipe: Recipe, folder: Path, *, force: bool = False) -> None:
+def preflight(
+    recipe: Recipe, folder: Path, *, force: bool = False, overrides: Sequence[str] = ()
+) -> None:
     """Refuse, before anything is fetched or written, what cannot run here (all reasons at once).
 
-    `force` lets a training start that is predicted to run out of GPU memory.
+    `force` lets a training start that is predicted to run out of GPU memory. `overrides` are the
+    `--set` words that the recipe came with.
     """
     problems = [*machine_problems(recipe, folder), *_input_problems(recipe)]
-    memory = None if force else memory_problem(recipe)
+    memory = None if force else memory_problem(recipe, overrides=overrides)
     _refuse(f"{recipe.name} cannot be trained here", problems, memory)
 
 
@@ -61,7 +65,7 @@ def preflight_resumed(run: RunFolder, *, force: bool = False) -> None:
             for path, digest in run.state.inputs.items()
             if path in now and now[path] != digest
         ]
-    memory = None if force else memory_problem(run.recipe, _lengths(run))
+    memory = None if force else memory_problem(run.recipe, _lengths(run), run.state.overrides)
     _refuse(f"{run.path.name} cannot go on here", problems, memory)
 
 

@@ -90,10 +90,12 @@ def _body(arguments: argparse.Namespace, console: Console) -> Done:
         raise InputError("--backend and --weights are of a server", remedy="add --serve")
     if arguments.fit and recipe.needs_gpu:
         return _fit(arguments, recipe, conditions, console)
+    if arguments.fit:
+        raise InputError(f"{recipe.name} runs on the CPU: there is no card to fit")
     card = card_called(arguments.card) if arguments.card else None
     plan = plan_under(recipe, conditions, card)
     _require_prediction(plan)
-    console.say(plan_text(plan))
+    console.say(plan_text(plan, arguments.set))
     return Done(plan.model_dump(mode="json"), 0 if plan.fits else 1)
 
 
