@@ -72,6 +72,8 @@ def test_commands_that_load_no_model_import_no_torch() -> None:
             ("dry", "palmswift.launchers.train", ["--recipe", "qwen3_8b_4bit", "--dry-run"]),
             ("whole", "palmswift.pipeline", ["--recipe", "demo_cpu", "--dry-run"]),
             ("plan", "palmswift.plan.commands", ["--recipe", "qwen3_8b_4bit"]),
+            ("fit", "palmswift.plan.commands", ["--recipe", "qwen3_8b_4bit", "--fit"]),
+            ("server", "palmswift.plan.commands", ["--recipe", "qwen3_8b_4bit", "--serve"]),
             ("list", "palmswift.recipes_command", ["list"]),
             ("check", "palmswift.recipes_command", ["check"]),
             ("diff", "palmswift.recipes_command", ["diff", "demo_cpu", "demo_cpu_lora"]),
