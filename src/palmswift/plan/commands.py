@@ -126,6 +126,7 @@ def _conditions(arguments: argparse.Namespace, recipe: Recipe) -> Conditions:
 def _fit(
     arguments: argparse.Namespace, recipe: Recipe, conditions: Conditions, console: Console
 ) -> Done:
+    from palmswift.plan.cards import card_called
     from palmswift.plan.fit import plan_under
     from palmswift.plan.report import changes_text, plan_text
     from palmswift.plan.search import fit, recipe_yaml
@@ -144,7 +145,9 @@ def _fit(
     text = recipe_yaml(fitted, made_by, name)
     if arguments.out:
         _write(Path(arguments.out), text)
-    console.say(plan_text(fitted.plan))
+    card = card_called(arguments.card) if arguments.card else None
+    plan = plan_under(fitted.recipe, conditions.model_copy(update={"length": None}), card)
+    console.say(plan_text(plan))
     console.say()
     console.say(changes_text(fitted.changes))
     console.say()
@@ -153,7 +156,7 @@ def _fit(
     else:
         console.say(text.rstrip())
     document = {
-        "plan": fitted.plan.model_dump(mode="json"),
+        "plan": plan.model_dump(mode="json"),
         "before": before.model_dump(mode="json"),
         "changes": [change.model_dump(mode="json") for change in fitted.changes],
         "recipe": text,

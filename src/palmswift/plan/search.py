@@ -114,7 +114,7 @@ def _enough_steps(recipe: Recipe, conditions: Conditions) -> list[_Step] | None:
         if _fits(now, conditions):
             return taken
         changed = step.apply(now)
-        if changed != now and _is_sound(changed):
+        if changed != now and _is_sound(changed) and not _needs_more(changed, now, conditions):
             taken.append(step)
             now = changed
     if _fits(now, conditions):
@@ -228,6 +228,12 @@ def _ranks(recipe: Recipe) -> Iterator[list[_Step]]:
 
 def _fits(recipe: Recipe, conditions: Conditions) -> bool:
     return _under(recipe, conditions).fits is True
+
+
+def _needs_more(changed: Recipe, now: Recipe, conditions: Conditions) -> bool:
+    """Whether a change takes memory (an optimizer smaller than ours); one of no use may yet help
+    when another phase is the highest."""
+    return _under(changed, conditions).reserved_mib > _under(now, conditions).reserved_mib
 
 
 def _under(recipe: Recipe, conditions: Conditions) -> Plan:

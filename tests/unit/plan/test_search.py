@@ -77,6 +77,11 @@ def test_a_model_without_smaller_ones_is_not_replaced() -> None:
     assert fit(recipe, Conditions(gpu_mib=2048)) is None
 
 
+def test_an_optimizer_that_needs_less_than_ours_is_kept() -> None:
+    recipe = _recipe("swift.optim=lion_8bit", "swift.lora_rank=96")
+    assert _fitted(recipe, 8188).recipe.swift["optim"] == "lion_8bit"
+
+
 def test_nothing_fits_a_card_of_one_gib() -> None:
     assert fit(_recipe(), Conditions(gpu_mib=1024)) is None
 
