@@ -58,6 +58,10 @@ def training_run(
     swift = recipe.swift
     shape = shape_of_model(recipe.model)
     reasons = _reasons(recipe)
+    if "embedding_on_cpu" in recipe.plugins and (
+        swift.get("tuner_type") == "full" or (shape is not None and shape.tied)
+    ):
+        reasons.append("embedding_on_cpu stops where the embedding is trained, or is the head too")
     if shape is None:
         reasons.append(f"{recipe.model.id} is not a dense Qwen3 whose shape is known")
     optimizer = swift.get("optim", "adamw_torch_fused")  # transformers' default

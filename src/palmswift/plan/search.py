@@ -284,8 +284,9 @@ def _env(name: str, value: str, why: str) -> _Step:
 def _plugin(name: str, why: str) -> _Step:
     def apply(recipe: Recipe) -> Recipe:
         shape = shape_of_model(recipe.model)
-        useless = name == "embedding_on_cpu" and (shape is None or shape.tied)
-        if name in recipe.plugins or useless:
+        full = recipe.swift.get("tuner_type") == "full"
+        refused = name == "embedding_on_cpu" and (shape is None or shape.tied or full)
+        if name in recipe.plugins or refused:
             return recipe
         return recipe.model_copy(update={"plugins": [*recipe.plugins, name]})
 

@@ -158,3 +158,9 @@ def test_logits_of_all_tokens_are_counted_where_they_are_all_kept() -> None:
     run = training_run(recipe, supervised=10)
     assert isinstance(run, TrainingRun)
     assert run.kept == 1024
+
+
+def test_an_embedding_that_is_the_head_too_cannot_be_kept_off_the_card() -> None:
+    run = training_run(load_recipe("qwen3_4b_4bit", ["plugins=[embedding_on_cpu]"]).recipe)
+    assert isinstance(run, Unpredicted)
+    assert "embedding_on_cpu" in run.reason
