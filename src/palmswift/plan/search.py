@@ -31,7 +31,7 @@ class Change(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     what: str
-    """As `--set` takes it."""
+    """As `--set` takes it; a plugin that is added as `plugins+=NAME`."""
     why: str
     saved_mib: int
     """Less reserved at the peak than with the changes before it alone."""
