@@ -27,6 +27,7 @@ from palmswift.launchers.arguments import (
     source_arguments,
 )
 from palmswift.launchers.machine import machine_problems, memory_problem, plan_here
+from palmswift.launchers.plugin_files import plugin_path
 from palmswift.launchers.render import Rendered, render_training
 from palmswift.launchers.run_folder import RunFolder, checkpoints, contents_of
 from palmswift.launchers.training_log import TrainingLog, TrainingView, sparkline
@@ -99,9 +100,10 @@ def _input_problems(recipe: Recipe) -> list[Problem]:
         problems.append(
             Problem("no training data is named", remedy="--data my.jsonl (or .json, .csv)")
         )
-    for name in (*recipe.data.train, *recipe.data.val, *recipe.plugins):
-        if fault := _file_fault(project_path(name)):
-            problems.append(Problem(fault, str(project_path(name))))
+    data = [project_path(name) for name in (*recipe.data.train, *recipe.data.val)]
+    for path in (*data, *(plugin_path(entry) for entry in recipe.plugins)):
+        if fault := _file_fault(path):
+            problems.append(Problem(fault, str(path)))
     if absent := missing_model(recipe.model):
         problems.append(Problem(absent))
     if recipe.model.source == "recipe":
