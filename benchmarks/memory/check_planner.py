@@ -13,8 +13,10 @@ import datetime
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -63,15 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compare all cases and write the record; 1 when one differs by more than `LIMIT`."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--model", action="append", choices=list(QWEN3), help="only these sizes")
+    parser.add_argument("--jobs", type=int, default=1, help="cases at a time")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "records")
     arguments = parser.parse_args(argv)
+    wanted = arguments.model or list(QWEN3)
+    cases = [case for case in grid() if case.model in wanted]
     rows = []
-    for case in grid():
-        if arguments.model and case.model not in arguments.model:
-            continue
-        row = compare(case)
-        rows.append(row)
-        sys.stderr.write(f"{row.error:+.3%}  {row.model}  {row.settings}\n")
+    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
+        for row in pool.map(compare, cases):
+            rows.append(row)
+            sys.stderr.write(f"{row.error:+.3%}  {row.model}  {row.settings}\n")
     record = Record(
         date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         versions={name: version(name) for name in ("torch", "transformers", "peft")},
