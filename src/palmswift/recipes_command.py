@@ -128,9 +128,13 @@ def _show(arguments: argparse.Namespace, console: Console) -> Done:
 
 
 def _check(arguments: argparse.Namespace, console: Console) -> Done:
+    from palmswift.recipes.catalogue import chosen_version
     from palmswift.recipes.check import check_recipe
     from palmswift.recipes.source import read_recipe, recipe_names
 
+    checked_for = chosen_version()
+    if checked_for.remark:
+        console.note(f"note: {checked_for.remark}")
     problems: list[Problem] = []
     checked = arguments.files or recipe_names()
     for name in checked:
@@ -143,7 +147,7 @@ def _check(arguments: argparse.Namespace, console: Console) -> Done:
         problems += found
     if problems:
         raise InputError(f"{len(problems)} to mend in {len(checked)} checked", problems)
-    return Done({"checked": list(checked)})
+    return Done({"checked": list(checked), "ms_swift": checked_for.version})
 
 
 def _copy(arguments: argparse.Namespace, console: Console) -> Done:

@@ -11,6 +11,9 @@ from palmswift.plan.fit import plan_recipe
 from palmswift.recipes.check import EXPLICIT, check_recipe
 from palmswift.recipes.load import load_checked
 from palmswift.recipes.source import read_recipe, recipe_names
+from palmswift.recipes.swift_script import read_calls
+
+RENDERED = REPOSITORY / "tests" / "unit" / "launchers" / "rendered"
 
 MARGIN = 0.03
 """Share of the usable memory that a recipe leaves free, over what fragmentation takes."""
@@ -29,8 +32,12 @@ def test_a_shipped_recipe_is_checked_says_all_that_matters_renders_and_fits_its_
     assert recipe.swift["seed"] == recipe.swift["data_seed"] == recipe.data.seed
 
     paths = TrainingPaths("M", REPOSITORY / "t.jsonl", REPOSITORY / "v.jsonl", REPOSITORY / "o")
-    words = render_training(recipe, paths).argv
-    assert [f"--{argument}" for argument in recipe.swift if f"--{argument}" not in words] == []
+    (rendered,) = read_calls(render_training(recipe, paths).script, name)
+    (stored,) = read_calls((RENDERED / f"{name}.sh").read_text(encoding="utf-8"), name)
+    assert rendered.arguments.items() >= recipe.swift.items()
+    assert stored.arguments.items() >= recipe.swift.items()
+    assert set(stored.arguments) >= set(rendered.arguments)
+    assert stored.env.items() >= recipe.env.items()
 
     plan = plan_recipe(recipe)
     assert plan.fits, plan.remark

@@ -159,3 +159,15 @@ def test_what_is_exported_is_imported_as_the_same_training(tmp_path: Path, name:
     first, second = load_checked(name).recipe, load_checked(str(copy)).recipe
     assert first.swift == second.swift
     assert (first.task, first.data.system) == (second.task, second.data.system)
+
+
+def test_a_script_may_keep_its_arguments_in_ms_swifts_own_yaml(tmp_path: Path) -> None:
+    assert main(["export", "qwen3_8b_4bit", str(tmp_path / "a.yaml"), "--to", "swift-yaml"]) == 0
+    script, copy = tmp_path / "a.sh", tmp_path / "b.yaml"
+    script.write_text("swift sft a.yaml --lora_rank 4")
+    assert main(["import", str(script), str(copy)]) == 0
+    first, second = load_checked("qwen3_8b_4bit").recipe, load_checked(str(copy)).recipe
+    assert second.swift == {**first.swift, "lora_rank": 4}
+    assert second.env.items() >= first.env.items()
+    script.write_text("swift sft other.yaml --model a")
+    assert main(["import", str(script), str(tmp_path / "c.yaml")]) == 2

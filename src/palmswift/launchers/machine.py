@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from palmswift.errors import Problem
@@ -11,6 +12,7 @@ from palmswift.launchers.render import PROGRAM_VARIABLE
 from palmswift.plan.cards import CONTEXT_MIB, DESKTOP_MIB, card_called
 from palmswift.plan.fit import Conditions, Plan, plan_under
 from palmswift.plan.lengths import Lengths
+from palmswift.plan.report import fit_command
 from palmswift.plan.search import fit
 from palmswift.recipes.catalogue import installed_version, shipped_versions
 from palmswift.recipes.load import list_recipes
@@ -83,10 +85,13 @@ def plan_here(recipe: Recipe, lengths: Lengths | None = None) -> Plan:
     return plan_under(recipe, _conditions(best, lengths), card_called(best.name))
 
 
-def memory_problem(recipe: Recipe, lengths: Lengths | None = None) -> Problem | None:
+def memory_problem(
+    recipe: Recipe, lengths: Lengths | None = None, overrides: Sequence[str] = ()
+) -> Problem | None:
     """Why the training would run out of the memory that a card has free now; None: it would not.
 
     `lengths` are those of the rows, where they are known; else they are as long as may be.
+    `overrides` are the `--set` words that the recipe came with, for the remedy.
     """
     best = _roomiest()
     if best is None or not recipe.needs_gpu:
@@ -106,20 +111,20 @@ def memory_problem(recipe: Recipe, lengths: Lengths | None = None) -> Problem | 
     return Problem(
         f"{recipe.name} needs {needed:,} MiB of GPU memory ({basis}); {best.name} has "
         f"{free:,} MiB free of {best.total_mib or 0:,}",
-        remedy="; ".join(_ways_out(recipe, conditions, plan)),
+        remedy="; ".join(_ways_out(recipe, conditions, plan, overrides)),
     )
 
 
-def _ways_out(recipe: Recipe, conditions: Conditions, plan: Plan) -> list[str]:
+def _ways_out(
+    recipe: Recipe, conditions: Conditions, plan: Plan, overrides: Sequence[str]
+) -> list[str]:
     free = conditions.gpu_mib or 0
     ways = ["close what uses the card (nvidia-smi lists it)"]
     fitted = None if plan.fits is None else fit(recipe, conditions)
     if fitted is not None:
         changes = " ".join(change.what for change in fitted.changes)
-        ways.append(
-            f"or change {changes}: python launchers/plan.py --recipe {recipe.name}"
-            f" --gpu-mib {free} --headless --fit --out my.yaml"
-        )
+        command = fit_command(recipe.name, free, overrides, "--headless")
+        ways.append(f"or change {changes}: {command}")
     fitting = ", ".join(_recipes_within(free)) or CPU_RECIPE
     return [*ways, f"or take a recipe that fits: {fitting}"]
 

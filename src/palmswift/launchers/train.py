@@ -32,7 +32,7 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="training rows (JSONL, JSON or CSV) in place of the recipe's; may be repeated",
+        help="training rows (a file, folder or pattern) in place of the recipe's; may be repeated",
     )
     parser.add_argument(
         "--val",
@@ -123,7 +123,7 @@ def new_run(recipe: Recipe, overrides: Sequence[str], *, force: bool = False) ->
     from palmswift.launchers.training import preflight, write_plan
     from palmswift.paths import runs_dir
 
-    preflight(recipe, runs_dir(), force=force)
+    preflight(recipe, runs_dir(), force=force, overrides=overrides)
     folder = RunFolder.create(recipe, overrides=list(overrides))
     write_plan(folder)
     return folder

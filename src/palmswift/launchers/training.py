@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from palmswift.launchers.arguments import (
     source_arguments,
 )
 from palmswift.launchers.machine import machine_problems, memory_problem, plan_here
+from palmswift.launchers.plugin_files import plugin_path
 from palmswift.launchers.render import Rendered, render_training
 from palmswift.launchers.run_folder import RunFolder, checkpoints, contents_of
 from palmswift.launchers.training_log import TrainingLog, TrainingView, sparkline
@@ -41,13 +43,16 @@ from palmswift.recipes.recipe import Recipe
 from palmswift.recipes.source import shown
 
 
-def preflight(recipe: Recipe, folder: Path, *, force: bool = False) -> None:
+def preflight(
+    recipe: Recipe, folder: Path, *, force: bool = False, overrides: Sequence[str] = ()
+) -> None:
     """Refuse, before anything is fetched or written, what cannot run here (all reasons at once).
 
-    `force` lets a training start that is predicted to run out of GPU memory.
+    `force` lets a training start that is predicted to run out of GPU memory. `overrides` are the
+    `--set` words that the recipe came with.
     """
     problems = [*machine_problems(recipe, folder), *_input_problems(recipe)]
-    memory = None if force else memory_problem(recipe)
+    memory = None if force else memory_problem(recipe, overrides=overrides)
     _refuse(f"{recipe.name} cannot be trained here", problems, memory)
 
 
@@ -64,7 +69,7 @@ def preflight_resumed(run: RunFolder, *, force: bool = False) -> None:
             for path, digest in run.state.inputs.items()
             if path in now and now[path] != digest
         ]
-    memory = None if force else memory_problem(run.recipe, _lengths(run))
+    memory = None if force else memory_problem(run.recipe, _lengths(run), run.state.overrides)
     _refuse(f"{run.path.name} cannot go on here", problems, memory)
 
 
@@ -102,9 +107,9 @@ def _input_problems(recipe: Recipe) -> list[Problem]:
         open_files([project_path(name) for name in (*recipe.data.train, *recipe.data.val)])
     except InputError as error:
         problems += error.problems
-    for name in recipe.plugins:
-        if fault := _file_fault(project_path(name)):
-            problems.append(Problem(fault, str(project_path(name))))
+    for path in map(plugin_path, recipe.plugins):
+        if fault := _file_fault(path):
+            problems.append(Problem(fault, str(path)))
     if absent := missing_model(recipe.model):
         problems.append(Problem(absent))
     if recipe.model.source == "recipe":

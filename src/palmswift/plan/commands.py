@@ -90,10 +90,12 @@ def _body(arguments: argparse.Namespace, console: Console) -> Done:
         raise InputError("--backend and --weights are of a server", remedy="add --serve")
     if arguments.fit and recipe.needs_gpu:
         return _fit(arguments, recipe, conditions, console)
+    if arguments.fit:
+        raise InputError(f"{recipe.name} runs on the CPU: there is no card to fit")
     card = card_called(arguments.card) if arguments.card else None
     plan = plan_under(recipe, conditions, card)
     _require_prediction(plan)
-    console.say(plan_text(plan))
+    console.say(plan_text(plan, arguments.set))
     return Done(plan.model_dump(mode="json"), 0 if plan.fits else 1)
 
 
@@ -124,6 +126,7 @@ def _conditions(arguments: argparse.Namespace, recipe: Recipe) -> Conditions:
 def _fit(
     arguments: argparse.Namespace, recipe: Recipe, conditions: Conditions, console: Console
 ) -> Done:
+    from palmswift.plan.cards import card_called
     from palmswift.plan.fit import plan_under
     from palmswift.plan.report import changes_text, plan_text
     from palmswift.plan.search import fit, recipe_yaml
@@ -142,7 +145,9 @@ def _fit(
     text = recipe_yaml(fitted, made_by, name)
     if arguments.out:
         _write(Path(arguments.out), text)
-    console.say(plan_text(fitted.plan))
+    card = card_called(arguments.card) if arguments.card else None
+    plan = plan_under(fitted.recipe, conditions.model_copy(update={"length": None}), card)
+    console.say(plan_text(plan))
     console.say()
     console.say(changes_text(fitted.changes))
     console.say()
@@ -151,7 +156,7 @@ def _fit(
     else:
         console.say(text.rstrip())
     document = {
-        "plan": fitted.plan.model_dump(mode="json"),
+        "plan": plan.model_dump(mode="json"),
         "before": before.model_dump(mode="json"),
         "changes": [change.model_dump(mode="json") for change in fitted.changes],
         "recipe": text,

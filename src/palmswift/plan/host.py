@@ -35,7 +35,9 @@ def training_host_mib(recipe: Recipe, run: TrainingRun) -> dict[str, int]:
     if run.embedding_on_cpu and not shape.tied:
         terms["embedding"] = _mib(2 * shape.embedding_weights)
     if run.checkpoint_offload:
-        terms["pinned_layer_inputs"] = _mib(2 * shape.hidden * run.tokens * shape.layers)
+        # PyTorch rounds pinned memory up to a power of two
+        one = 1 << (2 * shape.hidden * run.tokens - 1).bit_length()
+        terms["pinned_layer_inputs"] = _mib(one * shape.layers)
     return {name: mib for name, mib in terms.items() if mib}
 
 

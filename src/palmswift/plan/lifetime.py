@@ -29,12 +29,12 @@ def lifetime(run: TrainingRun) -> Peak:
 
 
 def _load(run: TrainingRun, standing: dict[str, int]) -> dict[str, int]:
-    """Weights as they come, before a plugin moves or quantises any of them.
+    """Weights as they come, before a plugin quantises the head; the embedding may stay away.
 
     A matrix comes to the GPU in 16 bits and is quantised there, one after the other: transformers
     5.19 loads without threads when it quantises (core_model_loading.py).
     """
-    arriving = dataclasses.replace(run, embedding_on_cpu=False, quantised_head=None)
+    arriving = dataclasses.replace(run, quantised_head=None)
     weights = sum(weight_bytes(arriving).values())
     copy = 2 * run.shape.hidden * run.shape.intermediate if run.quantized else 0
     return {"not_yet_there": weights - sum(standing.values()), "sixteen_bit_matrix": copy}

@@ -321,38 +321,61 @@ def _embedding_gradients(run: TrainingRun) -> int:
 
 
 def _layer_terms(run: TrainingRun) -> dict[str, int]:
-    """Recompute and backward of one layer: at the MLP or at the attention, whichever is more."""
-    shape, tokens = run.shape, run.tokens
-    kernels = _int8_products(run, tokens)
-    if run.quantized:
-        kernels += dequantised_bytes(shape, 1)
-    mlp = _mlp_backward(run) + kernels
-    attention = _attention_backward(run)
-    rest = {
-        "rotary": 2 * 2 * tokens * shape.head_dim,
-        "autocast_cache": _cast_bytes(run) // shape.layers,
+    """Recompute and backward of one layer, at its height: in the MLP or in the attention."""
+    heights = [*_mlp_heights(run), {"attention": _attention_backward(run)}]
+    return {
+        **max(heights, key=lambda terms: sum(terms.values())),
+        "rotary": 2 * 2 * run.tokens * run.shape.head_dim,
+        "autocast_cache": _cast_bytes(run) // run.shape.layers,
         "weight_gradient": _weight_gradient(run),
         "padding_mask": _padding_mask(run),
     }
-    if mlp >= attention:
-        return {"mlp": mlp - kernels, "dequantised_weight": kernels, **rest}
-    return {"attention": attention, **rest}
 
 
-def _mlp_backward(run: TrainingRun) -> int:
-    """Bytes at the backward pass of down_proj, or of a tile of it."""
-    shape, tokens = run.shape, run.tokens
-    hidden, query, key = shape.hidden, shape.query, shape.key
-    wide = (8 if run.liger else 10) * shape.intermediate
+def _mlp_heights(run: TrainingRun) -> list[dict[str, int]]:
+    """Bytes at the three moments at down_proj that can be the highest, or of a tile of it."""
+    shape, dropped = run.shape, run.dropout > 0
+    hidden, query, key, wide = shape.hidden, shape.query, shape.key, shape.intermediate
+    inner = (8 if run.liger else 10) * wide
     rest = 6 * hidden + 6 * query + 6 * key if run.liger else 12 * hidden + 8 * query + 8 * key
     # of each adapted linear layer: a mask and a dropped copy
-    rest += 3 * (5 * hidden + query) if run.dropout > 0 else 4 * hidden
+    rest += 3 * (5 * hidden + query) if dropped else 4 * hidden
     rest += 4 * query if run.batch > 1 else 0  # keys and values repeated for each query head
-    whole = tokens * (wide + rest)
+    kernels = _int8_products(run, run.tokens)
+    if run.quantized:
+        kernels += dequantised_bytes(shape, 1)
+    heights = [{"mlp": _tiled(run, inner, rest), "dequantised_weight": kernels}]
+    if run.full:
+        return heights
+    # its input's gradients: the base's, the adapter's, their sum
+    heights.append({"mlp": _tiled(run, inner + 2 * wide, rest)})
+    scratch = (2 if run.liger else 4) * hidden
+    if _casts_inputs(run):  # its input in fp32, dropped in fp32, the mask, in bf16
+        copies = 0 if dropped else 10 * hidden + 2 * query  # bf16 inputs of the others are kept
+        inner += (9 if dropped else 4) * wide
+        heights.append({"mlp": _tiled(run, inner, rest + scratch + copies)})
+    elif dropped:  # its result: the base's, the adapter's, the adapter's scaled
+        heights.append({"mlp": _tiled(run, inner + wide, rest + scratch + 4 * hidden)})
+    return heights
+
+
+def _tiled(run: TrainingRun, inner: int, rest: int) -> int:
+    """Bytes of `inner` ones a token of a tile, and `rest` a token of the whole row."""
+    tokens = run.tokens
+    whole = tokens * (inner + rest)
     if run.tiled_mlp is None:
         return whole
     # The tiles' outputs and input gradients are gathered into whole ones.
-    return min(whole, min(tokens, run.tiled_mlp) * wide + tokens * (rest + 4 * hidden))
+    gathered = tokens * (rest + 4 * run.shape.hidden)
+    return min(whole, min(tokens, run.tiled_mlp) * inner + gathered)
+
+
+def _casts_inputs(run: TrainingRun) -> bool:
+    """Whether PEFT casts a layer's input to the adapter's fp32 before autocast makes it bf16.
+
+    Its layer over unquantised weights does (tuners/lora/layer.py), those of bitsandbytes do not.
+    """
+    return run.lora_fp32 and not run.quantized and not run.full
 
 
 def _attention_backward(run: TrainingRun) -> int:
@@ -370,15 +393,30 @@ def _attention_backward(run: TrainingRun) -> int:
 
 def _mlp_forward(run: TrainingRun, tokens: int) -> dict[str, int]:
     shape = run.shape
-    whole = tokens * (4 * shape.intermediate + 6 * shape.hidden)
-    mlp = whole
-    if run.tiled_mlp is not None:
-        tile = min(tokens, run.tiled_mlp)
-        mlp = min(whole, tile * 4 * shape.intermediate + tokens * 8 * shape.hidden)
+    hidden, wide = shape.hidden, shape.intermediate
     kernels = _int8_products(run, tokens)
     if run.quantized:
         kernels += dequantised_bytes(shape, 2)
-    return {"mlp": mlp, "dequantised_weight": kernels, "padding_mask": _padding_mask(run)}
+    tile = min(tokens, run.tiled_mlp or tokens)
+    gathered = 2 * hidden * tokens if tile < tokens else 0
+    product = tile * 4 * wide + tokens * 6 * hidden + gathered + kernels
+    combined = tile * _combined_width(run) + tokens * 4 * hidden + gathered
+    if product >= combined:
+        terms = {"mlp": product - kernels, "dequantised_weight": kernels}
+    else:
+        terms = {"mlp": combined}
+    return {**terms, "padding_mask": _padding_mask(run)}
+
+
+def _combined_width(run: TrainingRun) -> int:
+    """Bytes a token of the MLP's wide tensors where no weight is dequantised."""
+    wide = run.shape.intermediate
+    if run.full:
+        return 6 * wide  # gate, up, their product
+    if _casts_inputs(run) and run.dropout > 0:
+        return 12 * wide + 2 * run.shape.hidden  # down_proj's input in bf16 twice, in fp32 twice
+    # gate; of up the base's result, the adapter's, and the adapter's scaled
+    return 8 * wide + (4 * run.shape.hidden if _casts_inputs(run) else 0)
 
 
 def _int8_products(run: TrainingRun, tokens: int) -> int:

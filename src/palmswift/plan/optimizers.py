@@ -8,8 +8,14 @@ Optimizer = Literal[
     "adamw_torch",
     "adamw_torch_fused",
     "adamw_8bit",
+    "adamw_bnb_8bit",
+    "paged_adamw",
     "paged_adamw_32bit",
     "paged_adamw_8bit",
+    "lion_8bit",
+    "lion_32bit",
+    "paged_lion_8bit",
+    "paged_lion_32bit",
     "sgd",
 ]
 
@@ -35,16 +41,17 @@ def optimizer_memory(name: Optimizer, trained: Trained) -> OptimizerMemory:
     """Bytes of the optimizer. Paged state is counted, since it lies on the GPU when touched.
 
     torch's AdamW keeps two moments in the parameter's type; bitsandbytes' 8-bit one keeps two
-    bytes a number and 8 bytes a block of 256 (bitsandbytes/optim/optimizer.py).
+    bytes a number and 8 bytes a block of 256, and Lion has one moment of the two
+    (bitsandbytes/optim/optimizer.py).
     """
     numbers, each = trained.numbers, trained.bytes_each
     small = numbers - trained.embedding
     eight_bit = 2 * small + 8 * small // 256 + 8 * trained.embedding
-    return {
-        "adamw_torch": OptimizerMemory(2 * each * numbers, each * numbers),
-        "adamw_torch_fused": OptimizerMemory(2 * each * numbers, 0),
-        "adamw_8bit": OptimizerMemory(eight_bit, 0),
-        "paged_adamw_32bit": OptimizerMemory(8 * numbers, 0),
-        "paged_adamw_8bit": OptimizerMemory(eight_bit, 0),
-        "sgd": OptimizerMemory(0, 0),
-    }[name]
+    if name == "adamw_torch":
+        return OptimizerMemory(2 * each * numbers, each * numbers)
+    if name == "adamw_torch_fused":
+        return OptimizerMemory(2 * each * numbers, 0)
+    if name == "sgd":
+        return OptimizerMemory(0, 0)
+    state = eight_bit if name.endswith("8bit") else 8 * numbers
+    return OptimizerMemory(state // 2 if "lion" in name else state, 0)

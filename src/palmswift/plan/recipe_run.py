@@ -21,6 +21,7 @@ _KNOWN = (
 """Shipped plugins, of which the last two change nothing of what is allocated."""
 
 _SAVERS_AND_SPENDERS = (
+    "auto_find_batch_size",
     "deepspeed",
     "enable_channel_loss",
     "enable_dft_loss",
@@ -33,6 +34,7 @@ _SAVERS_AND_SPENDERS = (
     "padding_free",
     "target_parameters",
     "target_regex",
+    "torch_compile",
     "trainable_parameters",
     "use_dora",
     "use_galore",
@@ -56,6 +58,10 @@ def training_run(
     swift = recipe.swift
     shape = shape_of_model(recipe.model)
     reasons = _reasons(recipe)
+    if "embedding_on_cpu" in recipe.plugins and (
+        swift.get("tuner_type") == "full" or (shape is not None and shape.tied)
+    ):
+        reasons.append("embedding_on_cpu stops where the embedding is trained, or is the head too")
     if shape is None:
         reasons.append(f"{recipe.model.id} is not a dense Qwen3 whose shape is known")
     optimizer = swift.get("optim", "adamw_torch_fused")  # transformers' default
@@ -74,7 +80,8 @@ def training_run(
         shape=shape,
         rank=0 if full else _number(swift, "lora_rank", 8),
         length=length or _number(swift, "max_length", 0),
-        supervised=supervised,
+        # told to keep all logits, it keeps them for tokens without a loss too
+        supervised=None if swift.get("use_logits_to_keep") is False else supervised,
         optimizer=optimizer,  # type: ignore[arg-type]  # is one of them: checked above
         liger=swift.get("use_liger_kernel") is True,
         # without an adapter there is nothing to drop
@@ -132,6 +139,13 @@ def _reasons(recipe: Recipe) -> list[str]:
         reasons.append("only 16-bit weights are predicted, and fp32 ones of full tuning")
     if swift.get("gradient_checkpointing", True) is not True:
         reasons.append("only gradient checkpointing is predicted")
+    attention = str(swift.get("attn_impl", "sdpa"))
+    if attention not in ("None", "sdpa") and not attention.startswith("flash_att"):
+        reasons.append(f"attn_impl {attention} is not predicted, only sdpa and flash attention")
+    if swift.get("tuner_backend", "peft") != "peft":
+        reasons.append(f"tuner_backend {swift['tuner_backend']} is not predicted, only peft")
+    if _number(swift, "sequence_parallel_size", 1) != 1:
+        reasons.append("sequence_parallel_size above 1 is not predicted")
     if swift.get("predict_with_generate") is True:
         reasons.append("predict_with_generate is not predicted")
     if swift.get("eval_metric") is not None and "eval_accumulation_steps" not in swift:

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 _BAR = 28
 
 
-def plan_text(plan: Plan) -> str:
-    """The whole plan of a recipe on a card."""
+def plan_text(plan: Plan, overrides: Sequence[str] = ()) -> str:
+    """The whole plan of a recipe on a card; `overrides` are the `--set` words it came with."""
     if plan.device == "cpu":
         return f"{plan.recipe}: {plan.remark}"
     lines = [_heading(plan), "", "standing (MiB, predicted)"]
-    lines += [f"  {name:<22}{size:>7}" for name, size in plan.terms_mib["standing"].items()]
+    standing = plan.terms_mib["standing"]
+    lines += [f"  {name:<22}{size:>7}" for name, size in standing.items() if size]
     lines += ["", f"peak by phase (MiB, predicted; | is what the card gives, {plan.usable_mib})"]
     lines += _bars(plan)
-    highest = ", ".join(
-        f"{name} {mib}" for name, mib in plan.terms_mib[plan.limiting_phase].items()
-    )
+    terms = plan.terms_mib[plan.limiting_phase]
+    highest = ", ".join(f"{name} {mib}" for name, mib in terms.items() if mib)
     lines += [
         "",
         f"{plan.limiting_phase}: {highest or 'what stands'}",
@@ -46,7 +46,11 @@ def plan_text(plan: Plan) -> str:
         lines.append(plan.remark)
     if plan.measured_peak_mib is not None:
         lines.append(f"measured peak {plan.measured_peak_mib} MiB")
-    return "\n".join([*lines, *_verdict(plan)])
+    lines += _verdict(plan)
+    if not plan.fits:
+        headless = () if plan.desktop_mib else ("--headless",)
+        lines.append(f"what fits: {fit_command(plan.recipe, plan.gpu_mib, overrides, *headless)}")
+    return "\n".join(lines)
 
 
 def changes_text(changes: Sequence[Change]) -> str:
@@ -58,12 +62,13 @@ def changes_text(changes: Sequence[Change]) -> str:
     return "\n".join(lines)
 
 
-def what_to_change(plan: Plan) -> str:
-    """The way on from a recipe that does not fit."""
-    return (
-        f"what fits: python launchers/plan.py --recipe {plan.recipe} --gpu-mib {plan.gpu_mib}"
-        " --fit --out my.yaml"
-    )
+def fit_command(recipe: str, gpu_mib: int, overrides: Sequence[str], *more: str) -> str:
+    """The command that finds what fits a card."""
+    import shlex
+
+    sets = [word for override in overrides for word in ("--set", override)]
+    words = ["--recipe", recipe, *sets, "--gpu-mib", str(gpu_mib), *more]
+    return f"python launchers/plan.py {shlex.join(words)} --fit --out my.yaml"
 
 
 def _heading(plan: Plan) -> str:
@@ -103,8 +108,6 @@ def _verdict(plan: Plan) -> list[str]:
         lines.append("no length fits: take a smaller rank, an 8-bit optimizer or a smaller model")
     if plan.largest_rank:
         lines.append(f"largest LoRA rank that fits: {plan.largest_rank} (predicted)")
-    if not plan.fits:
-        lines.append(what_to_change(plan))
     return lines
 
 

@@ -31,7 +31,7 @@ class Change(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     what: str
-    """As `--set` takes it."""
+    """As `--set` takes it; a plugin that is added as `plugins+=NAME`."""
     why: str
     saved_mib: int
     """Less reserved at the peak than with the changes before it alone."""
@@ -114,7 +114,7 @@ def _enough_steps(recipe: Recipe, conditions: Conditions) -> list[_Step] | None:
         if _fits(now, conditions):
             return taken
         changed = step.apply(now)
-        if changed != now and _is_sound(changed):
+        if changed != now and _is_sound(changed) and not _needs_more(changed, now, conditions):
             taken.append(step)
             now = changed
     if _fits(now, conditions):
@@ -230,6 +230,12 @@ def _fits(recipe: Recipe, conditions: Conditions) -> bool:
     return _under(recipe, conditions).fits is True
 
 
+def _needs_more(changed: Recipe, now: Recipe, conditions: Conditions) -> bool:
+    """Whether a change takes memory (an optimizer smaller than ours); one of no use may yet help
+    when another phase is the highest."""
+    return _under(changed, conditions).reserved_mib > _under(now, conditions).reserved_mib
+
+
 def _under(recipe: Recipe, conditions: Conditions) -> Plan:
     """The plan with the recipe's own max_length, which a step may have changed."""
     return plan_under(recipe, conditions.model_copy(update={"length": None}))
@@ -278,8 +284,9 @@ def _env(name: str, value: str, why: str) -> _Step:
 def _plugin(name: str, why: str) -> _Step:
     def apply(recipe: Recipe) -> Recipe:
         shape = shape_of_model(recipe.model)
-        useless = name == "embedding_on_cpu" and (shape is None or shape.tied)
-        if name in recipe.plugins or useless:
+        full = recipe.swift.get("tuner_type") == "full"
+        refused = name == "embedding_on_cpu" and (shape is None or shape.tied or full)
+        if name in recipe.plugins or refused:
             return recipe
         return recipe.model_copy(update={"plugins": [*recipe.plugins, name]})
 

@@ -204,7 +204,11 @@ def _value_problem(label: str, name: str, value: Any, flag: Flag, where: str) ->
 
 
 def _what_instead(name: str, flags: Mapping[str, Flag]) -> str:
-    rename = load_renames().names.get(name)
+    renames = load_renames().names
+    for old, new in renames.items():
+        if new.new == name and old in flags:  # an older ms-swift is installed
+            return f"the installed ms-swift calls it {old}"
+    rename = renames.get(name)
     if rename is not None:
         note = f" ({rename.note})" if rename.note else ""
         return f"it is called {rename.new} since ms-swift {rename.since}{note}"

@@ -19,7 +19,7 @@ DEFAULT_GPU_MIB = 8188
 
 _DATA_FILE = re.compile(r"\.(jsonl?|csv|tsv|txt|parquet)$", re.IGNORECASE)
 _SAMPLED = re.compile(r"#\d+$")
-_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|API_?KEY", re.IGNORECASE)
+_SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|KEY)$", re.IGNORECASE)
 _LAUNCH = {"NPROC_PER_NODE": "processes", "NNODES": "nodes"}
 _QWEN3_CONTEXT = 40960  # max_position_embeddings of the hybrid Qwen3 models
 
@@ -181,7 +181,7 @@ class _Making:
     def _model(self, call: SwiftCall) -> None:
         model = self._taken(call, "model")
         if model is None and not self.problems:
-            remedy = "add --model to the command"
+            remedy = "add --model to the command (an adapter's args.json names its base)"
             where = f"{self.script}:{call.line}"
             self.problems.append(Problem("no --model is given", where, remedy))
         hub = "huggingface" if self._taken(call, "use_hf") is True else "modelscope"

@@ -136,7 +136,7 @@ class Recipe(_Section):
     """Arguments of `swift sft|pt|rlhf`, by their own names."""
     env: dict[str, str] = Field(default_factory=dict)
     plugins: list[str] = Field(default_factory=list)
-    """Python files given to ms-swift as `--external_plugins`."""
+    """Shipped plugins by name, or Python files of your own, given as `--external_plugins`."""
     launch: LaunchSettings = Field(default_factory=LaunchSettings)
     export: ExportSettings = Field(default_factory=ExportSettings)
     deploy: DeploySettings = Field(default_factory=DeploySettings)

@@ -6,13 +6,16 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from palmswift.errors import InputError, Problem
+from palmswift.files import is_file
+from palmswift.paths import user_path
 from palmswift.recipes.catalogue import Flag, load_catalogue, load_renames, nearest
-from palmswift.recipes.recipe import SwiftValue
+from palmswift.recipes.recipe import SwiftValue, flag_words
 from palmswift.recipes.shell_text import Command, Word, read_script
+from palmswift.recipes.yaml_text import parse
 
 COMMANDS = ("sft", "pt", "rlhf", "export", "deploy", "infer")
 TRAINING = ("sft", "pt", "rlhf")
@@ -122,10 +125,10 @@ class _Reading:
 
     def __init__(self, command: Command, words: Sequence[Word], name: str) -> None:
         self.name = name
-        self.words = list(words[2:])
         self.call = SwiftCall(words[1].text, words[0].line)
         self.flags = load_catalogue().flags(self.call.command)
         self._environment(command)
+        self.words = self._with_file(words[2:])
         where = self._where(words[0].line)
         if command.conditional:
             what = "stands in a condition, a loop or a function, and is read as if it ran once"
@@ -147,6 +150,31 @@ class _Reading:
                 if value is not None:
                     self._put(full, value, words, line)
         return self.call
+
+    def _with_file(self, words: Sequence[Word]) -> list[Word]:
+        """The words, with those of the YAML or JSON file that comes first (swift/cli/main.py)."""
+        if not words or not words[0].text.endswith((".yaml", ".yml", ".json")):
+            return list(words)
+        first, where = words[0], self._where(words[0].line)
+        path = next((p for p in self._places(first.text) if is_file(p)), None)
+        if path is None:
+            what = f"the arguments stand in {first.text}, which is not there"
+            self.call.problems.append(Problem(what, where, "it is looked for beside the script"))
+            return list(words[1:])
+        read = parse(path.read_text(encoding="utf-8", errors="replace"), str(path))
+        self.call.problems += read.problems
+        values = read.value if isinstance(read.value, dict) else {}
+        environment = values.pop("ENV", None)
+        for name, value in environment.items() if isinstance(environment, dict) else ():
+            self.call.env.setdefault(name, str(value))
+        given = []
+        for name, value in values.items():
+            texts = [f"--{name}", *([] if value is None else flag_words(value))]
+            given += [Word(text, first.line) for text in texts]
+        return [*given, *words[1:]]
+
+    def _places(self, name: str) -> list[Path]:
+        return [user_path(name), Path(self.name).parent / name]
 
     def _where(self, line: int) -> str:
         return f"{self.name}:{line}"

@@ -65,7 +65,7 @@ def _memory(folder: Path, free: int, monkeypatch: pytest.MonkeyPatch, *overrides
     """What is said of the 8B recipe on a card with `free` MiB left."""
     line = f"NVIDIA GeForce RTX 4060, 595.71, 8188, {free}, 8.9"
     _card(folder, monkeypatch, line)
-    problem = memory_problem(load_recipe("qwen3_8b_4bit", overrides).recipe)
+    problem = memory_problem(load_recipe("qwen3_8b_4bit", overrides).recipe, None, overrides)
     assert problem is not None
     return problem
 

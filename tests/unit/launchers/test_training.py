@@ -300,14 +300,15 @@ def test_what_cannot_fit_is_not_started_unless_it_is_forced(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     _card_with(7900, tmp_path, monkeypatch)
-    assert main(["--recipe", "large"]) == 1  # 15 GB of 16-bit weights
+    words = ["--recipe", "large", "--set", "swift.max_length=64"]
+    assert main(words) == 1  # 15 GB of 16-bit weights
     said = capsys.readouterr().err
     assert "NVIDIA RTX 4060 has 7,900 MiB free of 8,188" in said
-    assert "--fit --out my.yaml" in said
+    assert "--recipe large --set swift.max_length=64 --gpu-mib 7900 --headless --fit" in said
     assert "--force starts it all the same" in said
     assert not (tmp_path / "runs").exists()
     assert swift.calls == []
-    assert main(["--recipe", "large", "--force"]) == 0
+    assert main([*words, "--force"]) == 0
     assert len(swift.calls) == 1
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,7 @@ def test_json_has_the_plan_alone_on_stdout(capsys: pytest.CaptureFixture[str]) -
         ["--recipe", "qwen3_8b_4bit", "--backend", "vllm"],
         ["--recipe", "qwen3_8b_4bit", "--serve", "--backend", "nothing"],
         ["--recipe", "demo_cpu", "--serve"],
+        ["--recipe", "demo_cpu", "--fit"],
     ],
 )
 def test_what_cannot_be_planned_exits_2_without_a_traceback(
@@ -79,8 +81,13 @@ def test_every_phase_has_a_bar_and_the_edge_of_the_card(capsys: pytest.CaptureFi
 
 
 def test_what_to_change_is_named_for_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--recipe", "qwen3_8b_4bit", "--gpu-mib", "6144"])
-    assert "--recipe qwen3_8b_4bit --gpu-mib 6144 --fit" in capsys.readouterr().out
+    words = ["--recipe", "qwen3_8b_4bit", "--set", "swift.lora_rank=64", "--gpu-mib", "8188"]
+    main(words)
+    said = capsys.readouterr().out
+    command = next(line for line in said.splitlines() if line.startswith("what fits: "))
+    again = shlex.split(command.partition("plan.py ")[2])
+    assert again[:-2] == [*words, "--fit"]
+    assert main(again[:-2]) == 0
 
 
 def test_fit_writes_a_recipe_that_is_checked_and_planned_to_fit(

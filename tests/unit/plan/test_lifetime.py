@@ -135,6 +135,8 @@ def test_an_8_bit_optimizer_keeps_an_embedding_in_32_bits() -> None:
 def test_8b_is_loaded_with_one_16_bit_matrix_beside_its_weights() -> None:
     run = TrainingRun(QWEN3["8B"], 16, 1024)
     assert lifetime(run).total("load") / MIB == pytest.approx(5792 + 96, abs=2)
+    away = dataclasses.replace(run, embedding_on_cpu=True)
+    assert lifetime(away).total("load") / MIB == pytest.approx(5792 + 96 - 1187, abs=2)
 
 
 def test_evaluation_with_all_logits_kept_is_the_highest_phase() -> None:

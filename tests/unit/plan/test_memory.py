@@ -14,6 +14,7 @@ from palmswift.plan.memory import (
     predict,
     weight_bytes,
 )
+from palmswift.plan.optimizers import Optimizer
 from palmswift.plan.shapes import QWEN3
 
 # An operation-by-operation simulation of full-size models (transformers 5.19, torch autograd and
@@ -95,6 +96,25 @@ def test_an_8_bit_optimizer_has_a_quarter_of_the_state() -> None:
     small = optimizer_of(TrainingRun(QWEN3["8B"], 64, 1024, optimizer="adamw_8bit")).state
     assert full / MIB == pytest.approx(1332, abs=1)
     assert small / MIB == pytest.approx(338, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "bytes_a_number"),
+    [
+        ("adamw_torch_fused", 8.0),
+        ("adamw_bnb_8bit", 2 + 8 / 256),
+        ("paged_adamw", 8.0),
+        ("lion_8bit", 1 + 4 / 256),
+        ("paged_lion_32bit", 4.0),
+        ("sgd", 0.0),
+    ],
+)
+def test_an_optimizer_keeps_its_bytes_for_each_number(
+    name: Optimizer, bytes_a_number: float
+) -> None:
+    run = TrainingRun(QWEN3["8B"], 16, 1024, optimizer=name)
+    state = optimizer_of(run).state
+    assert state == pytest.approx(bytes_a_number * 43_646_976, rel=1e-3)
 
 
 @settings(max_examples=50)

@@ -47,6 +47,10 @@ def test_a_recipe_is_read_as_it_will_be_trained() -> None:
         ("swift.optim=lomo", "lomo"),
         ("swift.target_modules=[lm_head]", "target_modules"),
         ("swift.use_dora=true", "use_dora"),
+        ("swift.attn_impl=eager", "eager"),
+        ("swift.tuner_backend=unsloth", "unsloth"),
+        ("swift.sequence_parallel_size=2", "sequence_parallel_size"),
+        ("swift.torch_compile=true", "torch_compile"),
         ("model.id=Qwen/Qwen3-30B-A3B", "30B-A3B"),
         ("launch.processes=2", "one process"),
     ],
@@ -147,3 +151,16 @@ def test_a_pair_of_answers_is_a_batch_of_two_with_both_models_logits() -> None:
     logits = 16 * 2048 * 151936
     assert predict(dpo).bytes > logits
     assert predict(sft).bytes < predict(dpo).bytes - logits // 2
+
+
+def test_logits_of_all_tokens_are_counted_where_they_are_all_kept() -> None:
+    recipe = load_recipe("qwen3_8b_4bit", ["swift.use_logits_to_keep=false"]).recipe
+    run = training_run(recipe, supervised=10)
+    assert isinstance(run, TrainingRun)
+    assert run.kept == 1024
+
+
+def test_an_embedding_that_is_the_head_too_cannot_be_kept_off_the_card() -> None:
+    run = training_run(load_recipe("qwen3_4b_4bit", ["plugins=[embedding_on_cpu]"]).recipe)
+    assert isinstance(run, Unpredicted)
+    assert "embedding_on_cpu" in run.reason

@@ -50,11 +50,11 @@ def test_the_effective_batch_stays() -> None:
 
 
 def test_rows_are_cut_to_the_data_s_p99_and_not_below() -> None:
-    lengths = Lengths(longest=16000, most_supervised=16000, p99=3000)
-    recipe = _recipe("swift.max_length=16000")
+    lengths = Lengths(longest=40000, most_supervised=40000, p99=3000)
+    recipe = _recipe("swift.max_length=40000")
     length = _fitted(recipe, 8188, lengths).recipe.swift["max_length"]
     assert isinstance(length, int)
-    assert 3000 <= length < 16000
+    assert 3000 <= length < 40000
 
 
 def test_a_smaller_rank_keeps_the_scale_of_the_update() -> None:
@@ -75,6 +75,11 @@ def test_a_smaller_model_is_the_last_resort() -> None:
 def test_a_model_without_smaller_ones_is_not_replaced() -> None:
     recipe = load_recipe("qwen3_4b_4bit", ["model.id=Qwen/Qwen3-4B-Instruct-2507"]).recipe
     assert fit(recipe, Conditions(gpu_mib=2048)) is None
+
+
+def test_an_optimizer_that_needs_less_than_ours_is_kept() -> None:
+    recipe = _recipe("swift.optim=lion_8bit", "swift.lora_rank=96")
+    assert _fitted(recipe, 8188).recipe.swift["optim"] == "lion_8bit"
 
 
 def test_nothing_fits_a_card_of_one_gib() -> None:

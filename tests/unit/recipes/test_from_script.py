@@ -184,6 +184,12 @@ def test_a_length_that_is_not_known_is_left_to_be_said() -> None:
     assert "max_length is not in the script" in _told(imported)
 
 
+def test_secrets_are_left_to_the_shell_and_all_else_is_kept() -> None:
+    text = "HF_TOKEN=a WANDB_API_KEY=b AWS_SECRET_ACCESS_KEY=c IMAGE_MAX_TOKEN_NUM=9 "
+    recipe = _recipe(f"{text} PATH=$PATH:/x swift sft --model a --max_length 8")
+    assert recipe.env == {"IMAGE_MAX_TOKEN_NUM": "9"}
+
+
 @pytest.mark.parametrize(
     ("text", "source"),
     [
