@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from support_deploy import REPOSITORY
 from support_levers import LAYERS, adapted_model, assert_same, base_model, train_step
 from swift.arguments import BaseArguments, DeployArguments, ExportArguments, InferArguments
@@ -262,13 +263,13 @@ def test_what_serves_merges_and_infers_is_left_alone() -> None:
 
 COMMANDS = """
 import json, os, sys, traceback
-from swift.pipelines import sft_main
-for words in json.loads(sys.argv[1]):
+from swift.pipelines import export_main, sft_main
+for command, words in json.loads(sys.argv[1]):
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            sft_main(words)
+            {"sft": sft_main, "export": export_main}[command](words)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -276,7 +277,7 @@ for words in json.loads(sys.argv[1]):
             sys.stderr.flush()
             os._exit(code)
     if os.waitpid(child, 0)[1]:
-        sys.exit("a training failed")
+        sys.exit(f"{command} failed")
 """
 """Each command in a process of its own, which has ms-swift imported already."""
 
@@ -318,7 +319,7 @@ def _losses(folder: Path) -> dict[str, float]:
 
 
 @pytest.mark.e2e
-def test_a_real_training_with_all_levers_learns_and_resumes_as_without_them(
+def test_a_real_training_with_all_levers_learns_resumes_and_merges_as_without_them(
     tmp_path: Path,
 ) -> None:
     model = _untied_model(tmp_path / "model")
@@ -329,9 +330,19 @@ def test_a_real_training_with_all_levers_learns_and_resumes_as_without_them(
     plugins = ["--external_plugins", *(str(plugin_path(name)) for name in PLUGINS)]
     first = str(levers / "checkpoint-3")
     commands = [
-        [*common, "--output_dir", str(plain)],
-        [*common, *plugins, "--output_dir", str(levers)],
-        [*common, *plugins, "--output_dir", str(resumed), "--resume_from_checkpoint", first],
+        ("sft", [*common, "--output_dir", str(plain)]),
+        ("sft", [*common, *plugins, "--output_dir", str(levers)]),
+        (
+            "sft",
+            [*common, *plugins, "--output_dir", str(resumed), "--resume_from_checkpoint", first],
+        ),
+        (
+            "export",
+            [
+                *("--adapters", str(levers / "checkpoint-6"), "--merge_lora", "true"),
+                *("--output_dir", str(tmp_path / "merged")),
+            ],
+        ),
     ]
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS, json.dumps(commands)],
@@ -352,6 +363,11 @@ def test_a_real_training_with_all_levers_learns_and_resumes_as_without_them(
     assert with_levers == pytest.approx(without, rel=1e-5)
     assert {step: with_levers[step] for step in after} == pytest.approx(after, rel=1e-6)
     assert len(after) == 3
+
+    merged = load_file(tmp_path / "merged" / "model.safetensors")
+    base = load_file(model / "model.safetensors")
+    assert merged.keys() == base.keys()
+    assert torch.equal(merged["model.embed_tokens.weight"], base["model.embed_tokens.weight"])
 
     lines = (levers / "memory.jsonl").read_text(encoding="utf-8").splitlines()
     told = [json.loads(line) for line in lines]
