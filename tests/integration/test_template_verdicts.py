@@ -27,6 +27,7 @@ from palmswift.recipes.recipe import EmbeddedModel
 
 if TYPE_CHECKING:
     from palmswift.data.batch_template import Counted
+    from palmswift.data.batch_tokenizer import BatchTokenizer
     from palmswift.data.template_worker import Examiner
 
 pytestmark = pytest.mark.e2e
@@ -213,18 +214,24 @@ SETTINGS = [
 ]
 
 
+@pytest.fixture(scope="module", params=[1, 10**9], ids=["tiktoken", "tokenizers"])
+def batch_tokenizer(model: Path, request: pytest.FixtureRequest) -> BatchTokenizer:
+    from palmswift.data.batch_tokenizer import BatchTokenizer
+
+    backend = examiner(model, Setting()).tokenizer.backend_tokenizer
+    return BatchTokenizer(backend, worth=request.param)
+
+
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_a_row_counted_in_a_batch_has_the_very_tokens_of_template_encode(
-    model: Path, setting: Setting
+    model: Path, batch_tokenizer: BatchTokenizer, setting: Setting
 ) -> None:
     from palmswift.data.batch_template import BatchTemplate
-    from palmswift.data.batch_tokenizer import BatchTokenizer
     from palmswift.data.real_template import RealTemplate, template_arguments
 
     real = RealTemplate(template_arguments(setting.spec(model)), setting.kind)
     assert real.why_not_batched == ""
-    tokenizer = BatchTokenizer(real.tokenizer.backend_tokenizer)
-    batch = BatchTemplate(real, tokenizer, setting.kind)
+    batch = BatchTemplate(real, batch_tokenizer, setting.kind)
 
     @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(rows_of(setting.kind), min_size=1, max_size=8))

@@ -9,8 +9,10 @@ looks at goes to the template itself.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count, groupby
 from typing import Any, NamedTuple, Protocol
 
@@ -20,6 +22,9 @@ from palmswift.data.verdict import Counts, Measured
 
 _MOST_FORMS = 5000
 """Forms that are remembered; rows of further ones go to the template itself."""
+
+_PART = 200
+"""Rows that are tokenised in one call."""
 
 _SLOT = "\0"
 _STAND_IN = re.compile("\ue000([0-9]+)\ue001")
@@ -141,6 +146,7 @@ class BatchTemplate:
     def __init__(self, template: Template, tokenizer: Tokenizer, kind: Kind) -> None:
         self._template = template
         self._tokenizer = tokenizer
+        self._threads = ThreadPoolExecutor(os.cpu_count())
         self._kind = kind
         self._forms: dict[tuple[str, ...], _Form | None] = {}
         telling = sorted(template.telling | {_THINK, _END_THINK, "{{"})
@@ -152,10 +158,17 @@ class BatchTemplate:
 
     def count(self, rows: Sequence[Row]) -> list[Counted | None]:
         """Each row counted; None for a row that the template itself has to be asked about."""
-        plans = [self._plan(row) for row in rows]
-        strings = [string for plan in plans for one in plan or () for string in one.strings]
-        tokens = iter(self._tokenizer.tokenize(strings))
-        return [None if plan is None else self._counted(plan, tokens) for plan in plans]
+        parts = []
+        for start in range(0, len(rows), _PART):
+            plans = [self._plan(row) for row in rows[start : start + _PART]]
+            strings = [string for plan in plans for one in plan or () for string in one.strings]
+            # While threads tokenise, this one goes on with the next rows and with the last.
+            parts.append((plans, self._threads.submit(self._tokenizer.tokenize, strings)))
+        counted: list[Counted | None] = []
+        for plans, future in parts:
+            tokens = iter(future.result())
+            counted += (None if plan is None else self._counted(plan, tokens) for plan in plans)
+        return counted
 
     def _plan(self, row: Row) -> list[_Planned] | None:
         extra = row.keys() - _COLUMNS[self._kind]

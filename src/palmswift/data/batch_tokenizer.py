@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import compress
 from operator import not_
+from threading import Lock
 from typing import Any, Protocol
 
 from tokenizers import Tokenizer
@@ -36,13 +37,17 @@ class Tokens(Protocol):
 
 
 class BatchTokenizer:
-    """Gives the tokens that the tokenizer gives, without special tokens put around a text."""
+    """Gives the tokens that the tokenizer gives, without special tokens put around a text.
+
+    It can be used by several threads at once.
+    """
 
     def __init__(self, backend: Tokenizer, *, worth: int = WORTH) -> None:
         """`worth`: how many characters have to come before tiktoken is set up."""
         self._backend = backend
         self._quick: QuickBPE | None = None
         self._until_quick = worth
+        self._lock = Lock()
         special = not backend.encode_special_tokens
         described = json.loads(backend.to_str())
         self.separators = frozenset(_separators(described) if special else ())
@@ -59,15 +64,16 @@ class BatchTokenizer:
         return [found[text] for text in texts]
 
     def _tokenize(self, texts: Sequence[str]) -> Sequence[Tokens]:
-        if self._until_quick > 0:
-            self._until_quick -= sum(map(len, texts))
-            if self._until_quick <= 0:
-                self._quick = quick_bpe(self._backend)
+        with self._lock:
+            if self._until_quick > 0:
+                self._until_quick -= sum(map(len, texts))
+                if self._until_quick <= 0:
+                    self._quick = quick_bpe(self._backend)
         quick = self._quick
         if quick is None:
             return self._encode(texts)
         flags = [quick.covers(text) and not self._added.search(text) for text in texts]
-        by_quick = quick.tokenize(list(compress(texts, flags)))
+        by_quick = iter(quick.tokenize(list(compress(texts, flags))))
         others = iter(self._encode(list(compress(texts, map(not_, flags)))))
         return [next(by_quick) if flag else next(others) for flag in flags]
 

@@ -15,11 +15,9 @@ that they mean the same by it is checked for every character that is let through
 from __future__ import annotations
 
 import json
-import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import tiktoken
@@ -66,8 +64,8 @@ _ORDINARY = (
 _LONGEST = 20_000
 """Characters of a text; in longer ones a word may be so long that tiktoken gets slow."""
 
-_FEW = 50
-"""Texts that are not worth a thread."""
+_EDGE = "\ue000"
+"""Stands between two texts; not a character that is let through."""
 
 _PROBE = 500
 """Characters that are probed in one text."""
@@ -93,26 +91,33 @@ class QuickBPE:
 
     def __init__(self, pattern: str, ranks: dict[bytes, int], ids: Sequence[int]) -> None:
         self._ids = ids
+        self._edge = len(ranks)
         self._encoding = tiktoken.Encoding(
-            "palmswift", pat_str=pattern, mergeable_ranks=ranks, special_tokens={}
+            "palmswift",
+            pat_str=pattern,
+            mergeable_ranks=ranks,
+            special_tokens={_EDGE: self._edge},
         )
         ranges = "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in _ORDINARY)
         self._other = re.compile(f"[^{ranges}]")
-        self._threads = ThreadPoolExecutor(os.cpu_count())
 
     def covers(self, text: str) -> bool:
         """Whether the text is short enough and of characters that are known to be divided alike."""
         return len(text) <= _LONGEST and (text.isascii() or not self._other.search(text))
 
-    def tokenize(self, texts: Sequence[str]) -> Iterator[_Ranked]:
-        """The tokens of each text, in order; on all cores."""
-        size = max(_FEW, -(-len(texts) // (os.cpu_count() or 1)))
-        parts = [texts[start : start + size] for start in range(0, len(texts), size)]
-        for part in self._threads.map(self._encode, parts):
-            yield from (_Ranked(ranks, self._ids) for ranks in part)
-
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return list(map(self._encoding.encode_ordinary, texts))
+    def tokenize(self, texts: Sequence[str]) -> list[_Ranked]:
+        """The tokens of each text, in order; all in one call, so that other threads can work."""
+        joined = self._encoding.encode(
+            _EDGE.join(texts), allowed_special={_EDGE}, disallowed_special=()
+        )
+        joined.append(self._edge)
+        found = []
+        start = 0
+        for _ in texts:
+            end = joined.index(self._edge, start)
+            found.append(_Ranked(joined[start:end], self._ids))
+            start = end + 1
+        return found
 
 
 def quick_bpe(backend: Tokenizer) -> QuickBPE | None:

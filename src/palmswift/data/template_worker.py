@@ -29,6 +29,8 @@ from palmswift.files import write_json, write_text
 
 _POLL_SECONDS = 0.02
 
+SWITCH_SECONDS = 0.001
+
 _CHECKED = 1 / 1000
 """Of the rows counted in batches, how many are encoded by the template as well; and the first of
 each form."""
@@ -202,6 +204,7 @@ class _Answers:
             self._begin()
             for earlier in range(number):
                 self.add(earlier, self._folder.rows(earlier) or [])
+            verdicts = self._examiner.verdicts(rows)
         for row, verdict in zip(rows, verdicts, strict=True):
             part = verdict.parts[0] if verdict.parts else None
             shown = part_of(row, part.start, part.stop) if part else row
@@ -233,6 +236,8 @@ def answer(folder: ChunkFolder, examiner: Examiner, samples: int) -> None:
 def main(argv: Sequence[str]) -> int:
     """Answer in the folder DIR, which the process that asks has made."""
     (name,) = argv
+    # Threads that come back from the tokenizer do not have to wait long for their turn.
+    sys.setswitchinterval(SWITCH_SECONDS)
     folder = ChunkFolder(Path(name))
     spec = WorkerSpec.model_validate_json(folder.spec.read_bytes())
     answer(folder, Examiner(spec), spec.samples)
