@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmarks.memory.cases import ACCUMULATION, STEPS, Case, measured_recipe
 from benchmarks.memory.materials import Overhead, make_rows, row_of
-from palmswift.data.row import Conversation, Message, Place
-from palmswift.data.template import TemplateSpec, judge
+from palmswift.data.template import TemplateJudge, TemplateSpec
 from palmswift.files import read_jsonl
 from palmswift.launchers.arguments import TrainingPaths
 from palmswift.launchers.render import Rendered, render_training
@@ -76,12 +75,11 @@ class Kit(NamedTuple):
 
 def template_overhead(recipe: Recipe, model: Path, work: Path) -> Overhead:
     """What the recipe's template puts around a question and an answer, asked of ms-swift."""
-    row = row_of(1, 1)
-    messages = tuple(Message(**message) for message in row["messages"])
-    probe = Conversation(Place("probe", 1, 1), "messages", messages, frozenset(), row)
-    arguments = {"model": str(model), **recipe.swift}
-    judged = judge([probe], TemplateSpec(arguments=arguments), log=work / "template.log")
-    verdict = judged.verdicts[0]
+    spec = TemplateSpec(arguments={"model": str(model), **recipe.swift})
+    log = work / "template.log"
+    with TemplateJudge(spec, "sft", over_length="reject", log=log, samples=0) as judge:
+        judge.submit([row_of(1, 1)])
+        (verdict,) = judge.finish().verdicts
     return Overhead(verdict.n_tokens - 2, verdict.n_supervised - 1)
 
 
