@@ -104,9 +104,11 @@ def test_no_lever_ever_needs_more(run: TrainingRun, lever: dict[str, Any]) -> No
 
 @settings(max_examples=100, deadline=None)
 @given(run=_RUNS, tile=st.integers(1, 8192))
-def test_a_tiled_mlp_never_needs_more_and_a_smaller_tile_never_more_than_a_larger(
+def test_tiles_of_half_a_row_never_need_more_and_smaller_ones_never_more_than_larger(
     run: TrainingRun, tile: int
 ) -> None:
+    # A tile of nearly the whole row saves less than the gathering of the tiles' outputs takes.
+    tile = min(tile, max(1, run.tokens // 2))
     whole, tiled = _bytes(run, tiled_mlp=None), _bytes(run, tiled_mlp=tile)
     assert _bytes(run, tiled_mlp=max(1, tile // 2)) <= tiled <= whole
 
