@@ -17,6 +17,7 @@ from benchmarks.memory.materials import make_model
 from benchmarks.memory.published import PUBLISHED, Published
 from benchmarks.memory.runner import Kit, Measured, measure, template_overhead
 from palmswift.files import write_json
+from palmswift.plan.cards import FRAGMENTATION
 from palmswift.plan.shapes import QWEN3, Shape
 from palmswift.setup.gpus import ask_gpus
 
@@ -25,6 +26,8 @@ TOY = Shape(64, 2, 4, 2, 32, 128, 512, True, 2048)
 
 _VERSIONS = ("ms-swift", "torch", "transformers", "peft", "bitsandbytes", "liger-kernel")
 _LENGTH_STEP = 64
+_ALLOCATED, _RESERVED = 0.03, 0.05
+"""How far the planner may be from a card's peaks, as shares of them."""
 
 
 class Record(BaseModel):
@@ -45,6 +48,24 @@ class Record(BaseModel):
     """The longest row of `longest_recipe` under the cap; None: not looked for."""
     longest_recipe: str | None
     published: list[Published]
+
+
+def beyond(record: Record) -> list[Measured]:
+    """The trainings on a card whose allocated or reserved peak the planner did not foretell."""
+    missed = []
+    for case in record.cases:
+        if record.dry_run or case.outcome != "finished" or case.predicted_bytes is None:
+            continue
+        steps = [peak for name, peak in case.phases.items() if name != "load"]
+        allocated = max(peak.allocated for peak in steps)
+        reserved = max(peak.reserved for peak in steps)
+        foretold = case.predicted_bytes * (1 + FRAGMENTATION)
+        if (
+            abs(case.predicted_bytes / allocated - 1) > _ALLOCATED
+            or abs(foretold / reserved - 1) > _RESERVED
+        ):
+            missed.append(case)
+    return missed
 
 
 @dataclass

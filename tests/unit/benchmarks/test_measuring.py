@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from benchmarks.memory.cases import Case, grid, longest, measured_recipe
 from benchmarks.memory.materials import Overhead, make_rows
 from benchmarks.memory.measure import main
-from benchmarks.memory.runner import LogLine, Peak, peaks_by_phase, read_log
+from benchmarks.memory.runner import LogLine, Measured, Peak, peaks_by_phase, read_log
+from benchmarks.memory.session import Record, beyond
 from palmswift.files import read_jsonl, write_jsonl
 
 
@@ -105,3 +106,50 @@ def _line(phase: str, step: int, peak: int) -> dict[str, Any]:
     )
     document: dict[str, Any] = json.loads(line.model_dump_json())
     return document
+
+
+def _record(predicted: int, allocated: int, reserved: int) -> Record:
+    case = Measured(
+        recipe="r",
+        changes=[],
+        length=1024,
+        supervised=512,
+        cap_mib=None,
+        outcome="finished",
+        device="cuda:0",
+        phases={
+            "load": Peak(allocated=9**9, reserved=9**9, managed=0),
+            "backward": Peak(allocated=allocated, reserved=reserved, managed=0),
+        },
+        predicted_bytes=predicted,
+        error=None,
+        tokens_per_s=None,
+    )
+    return Record(
+        date="2026-01-01",
+        command="c",
+        dry_run=False,
+        size="8B",
+        card="a card",
+        cap_mib=None,
+        versions={},
+        cases=[case],
+        longest_tokens=None,
+        longest_recipe=None,
+        published=[],
+    )
+
+
+def test_a_peak_that_was_not_foretold_is_found() -> None:
+    assert beyond(_record(10_000, 10_100, 10_300)) == []
+    assert beyond(_record(10_000, 10_400, 10_300)) != []
+    assert beyond(_record(10_000, 10_100, 10_900)) != []
+
+
+def test_the_planner_foretold_what_cards_have_shown() -> None:
+    """Within 3 % of allocated and 5 % of reserved memory, in every record of a card so far."""
+    records = Path(__file__).resolve().parents[3] / "benchmarks" / "records"
+    for path in records.glob("memory-*.json"):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["benchmark"] == "memory":
+            assert beyond(Record.model_validate(document)) == [], path.name
