@@ -9,12 +9,13 @@ from hypothesis import settings
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach what the tests start, as from a terminal.
+    """Let Ctrl-C and a hang-up reach what the tests start, as from a terminal.
 
     A shell has SIGINT ignored for what it runs in the background (`pytest &`, some CI runners), and
-    children inherit that.
+    `nohup` SIGHUP; children inherit that.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 # The same examples in every checking of a commit, new ones at each run on a developer's machine.

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from palmswift import __version__
 
 COMMANDS = {
-    "recipes": ("palmswift.recipes.commands", "list, show, check and copy recipes"),
+    "recipes": (
+        "palmswift.recipes_command",
+        "list, check, copy, compare, import and export recipes",
+    ),
     "plan": ("palmswift.plan.commands", "predict a recipe's peak memory"),
     "sanitize": ("palmswift.data.sanitize", "clean data files, and say which rows were left out"),
     "preview": ("palmswift.data.preview", "show rows as the model sees them"),

@@ -146,7 +146,7 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
     else:
         recipe = chosen_recipe(args)
         require_questions(recipe)
-        folder = new_run(recipe, args.set)
+        folder = new_run(recipe, args.set, force=args.force)
     from palmswift.screen import show_closing
 
     with held(folder, console, "pipeline.py"):

@@ -73,7 +73,7 @@ def answers(workshop: Workshop, url: str, out: Path) -> EvaluationReport:
     """The answers to some cases of every tag, one at a time: a batch is padded, and padding can
     tip two tokens that are equally likely."""
     finished = workshop.call(
-        *("python", "eval/run.py", "--suite", "eval/suites/clinic.yaml", "--max-samples", "60"),
+        *("python", "eval/run.py", "--suite", "eval/suites/clinic.yaml", "--max-samples", "30"),
         *("--max-tokens", "64", "--endpoint", url, "--out", out, "--concurrency", "1"),
     )
     assert finished.exit_code == 0, finished.said

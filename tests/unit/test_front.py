@@ -11,6 +11,7 @@ import pytest
 from support_deploy import REPOSITORY
 
 from palmswift.__main__ import COMMANDS
+from palmswift.recipes.plugins import shipped_plugins
 
 HEAVY = ("torch", "transformers", "swift", "peft", "datasets", "numpy", "pandas", "modelscope")
 NOT_FOR_HELP = (*HEAVY, "rich", "aiohttp", "requests", "sacrebleu", "jinja2")
@@ -72,8 +73,12 @@ def test_commands_that_load_no_model_import_no_torch() -> None:
             ("dry", "palmswift.launchers.train", ["--recipe", "qwen3_8b_4bit", "--dry-run"]),
             ("whole", "palmswift.pipeline", ["--recipe", "demo_cpu", "--dry-run"]),
             ("plan", "palmswift.plan.commands", ["--recipe", "qwen3_8b_4bit"]),
-            ("list", "palmswift.recipes.commands", ["list"]),
-            ("check", "palmswift.recipes.commands", ["check"]),
+            ("fit", "palmswift.plan.commands", ["--recipe", "qwen3_8b_4bit", "--fit"]),
+            ("server", "palmswift.plan.commands", ["--recipe", "qwen3_8b_4bit", "--serve"]),
+            ("list", "palmswift.recipes_command", ["list"]),
+            ("check", "palmswift.recipes_command", ["check"]),
+            ("diff", "palmswift.recipes_command", ["diff", "demo_cpu", "demo_cpu_lora"]),
+            ("export", "palmswift.recipes_command", ["export", "demo_cpu", "--to", "sh"]),
         ]
     )
     assert {code for code, _ in found.values()} == {0}
@@ -81,8 +86,9 @@ def test_commands_that_load_no_model_import_no_torch() -> None:
 
 
 def test_no_module_but_a_worker_imports_torch_when_it_is_imported() -> None:
-    # parts of children, which the front starts and never imports
+    # parts of children, which the front starts and never imports; plugins are ms-swift's to import
     workers = {"template_worker", "real_template", "batch_template", "template_samples"}
+    workers |= set(shipped_plugins())
     source = REPOSITORY / "src" / "palmswift"
     names = [
         ".".join(("palmswift", *file.relative_to(source).with_suffix("").parts))

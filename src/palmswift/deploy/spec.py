@@ -20,6 +20,7 @@ from palmswift.launchers.arguments import (
     serving_arguments,
     source_arguments,
 )
+from palmswift.launchers.plugin_files import plugin_arguments
 from palmswift.launchers.run_folder import RunFolder
 from palmswift.recipes.recipe import SwiftValue
 
@@ -117,7 +118,7 @@ def _run_arguments(run: RunFolder, model: str) -> dict[str, SwiftValue]:
         source.pop("model_revision", None)
     source.pop("model")
     if run.recipe.plugins:
-        source["external_plugins"] = list(run.recipe.plugins)
+        source["external_plugins"] = [*plugin_arguments(run.recipe.plugins)]
     return {**source, **serving_arguments(run.recipe)}
 
 

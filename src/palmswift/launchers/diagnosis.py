@@ -25,7 +25,7 @@ _KNOWN: tuple[tuple[str, Diagnosis], ...] = (
         Diagnosis(
             "out_of_memory",
             "the GPU's memory ran out",
-            "--set swift.max_length=512, or a smaller recipe; launchers/plan.py shows what fits",
+            "launchers/plan.py --recipe NAME --fit finds settings that fit; or a smaller recipe",
         ),
     ),
     (

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from palmswift.errors import Problem
 from palmswift.launchers.render import PROGRAM_VARIABLE
+from palmswift.plan.cards import CONTEXT_MIB, DESKTOP_MIB, card_called
+from palmswift.plan.fit import Conditions, Plan, plan_under
+from palmswift.plan.lengths import Lengths
+from palmswift.plan.report import fit_command
+from palmswift.plan.search import fit
 from palmswift.recipes.catalogue import installed_version, shipped_versions
 from palmswift.recipes.load import list_recipes
 from palmswift.recipes.recipe import Recipe
-from palmswift.setup.gpus import ask_gpus
+from palmswift.setup.gpus import Gpu, ask_gpus
 
 CPU_RECIPE = "demo_cpu"
 """The recipe that runs on any machine."""
 
-_DESKTOP_SHARE_MIB = 500
-"""What the CUDA context and the driver take of a card; 180 MiB was seen on a headless 8 GB card."""
+_SHARE_MIB = CONTEXT_MIB + DESKTOP_MIB
 
 
 def machine_problems(recipe: Recipe, folder: Path) -> list[Problem]:
@@ -69,22 +74,72 @@ def _gpu_problems(recipe: Recipe) -> list[Problem]:
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
         what = f"{made_for}, and CUDA_VISIBLE_DEVICES hides every GPU"
         return [Problem(what, remedy=f"unset CUDA_VISIBLE_DEVICES; {elsewhere}")]
-    if any(gpu.free_mib is None for gpu in report.gpus):
-        return []  # memory that is shared with the system, of which the driver tells nothing
-    best = max(report.gpus, key=lambda gpu: gpu.free_mib or 0)
+    return []
+
+
+def plan_here(recipe: Recipe, lengths: Lengths | None = None) -> Plan:
+    """The plan on this machine's roomiest card as it is now, else on the recipe's own."""
+    best = _roomiest()
+    if best is None or not recipe.needs_gpu:
+        return plan_under(recipe, Conditions(lengths=lengths))
+    return plan_under(recipe, _conditions(best, lengths), card_called(best.name))
+
+
+def memory_problem(
+    recipe: Recipe, lengths: Lengths | None = None, overrides: Sequence[str] = ()
+) -> Problem | None:
+    """Why the training would run out of the memory that a card has free now; None: it would not.
+
+    `lengths` are those of the rows, where they are known; else they are as long as may be.
+    `overrides` are the `--set` words that the recipe came with, for the remedy.
+    """
+    best = _roomiest()
+    if best is None or not recipe.needs_gpu:
+        return None
+    conditions = _conditions(best, lengths)
+    plan = plan_under(recipe, conditions)
+    if plan.fits is None:
+        needed = recipe.budget.gpu_mib - _SHARE_MIB
+        basis = "what it is made for; its peak is not predicted"
+    else:
+        needed = plan.reserved_mib + CONTEXT_MIB
+        counted = "all trained on" if plan.supervised is None else f"{plan.supervised} trained on"
+        basis = f"predicted for rows of {plan.length} tokens, {counted}"
     free = best.free_mib or 0
-    needed = recipe.budget.gpu_mib - _DESKTOP_SHARE_MIB
-    if free >= needed:
-        return []
+    if plan.fits or (plan.fits is None and free >= needed):
+        return None
+    return Problem(
+        f"{recipe.name} needs {needed:,} MiB of GPU memory ({basis}); {best.name} has "
+        f"{free:,} MiB free of {best.total_mib or 0:,}",
+        remedy="; ".join(_ways_out(recipe, conditions, plan, overrides)),
+    )
+
+
+def _ways_out(
+    recipe: Recipe, conditions: Conditions, plan: Plan, overrides: Sequence[str]
+) -> list[str]:
+    free = conditions.gpu_mib or 0
+    ways = ["close what uses the card (nvidia-smi lists it)"]
+    fitted = None if plan.fits is None else fit(recipe, conditions)
+    if fitted is not None:
+        changes = " ".join(change.what for change in fitted.changes)
+        command = fit_command(recipe.name, free, overrides, "--headless")
+        ways.append(f"or change {changes}: {command}")
     fitting = ", ".join(_recipes_within(free)) or CPU_RECIPE
-    return [
-        Problem(
-            f"{recipe.name} needs about {needed:,} MiB of GPU memory; {best.name} has "
-            f"{free:,} MiB free of {best.total_mib or 0:,}",
-            remedy="close what uses the card (nvidia-smi lists it), or take a recipe that fits: "
-            f"{fitting}",
-        )
-    ]
+    return [*ways, f"or take a recipe that fits: {fitting}"]
+
+
+def _conditions(card: Gpu, lengths: Lengths | None) -> Conditions:
+    """What is free now is planned with: a desktop has its share already."""
+    return Conditions(gpu_mib=card.free_mib, desktop_mib=0, lengths=lengths)
+
+
+def _roomiest() -> Gpu | None:
+    """The card with most memory free; None where there is none, or the driver does not tell."""
+    gpus = ask_gpus().gpus
+    if not gpus or any(gpu.free_mib is None for gpu in gpus):
+        return None  # memory that is shared with the system, of which the driver tells nothing
+    return max(gpus, key=lambda gpu: gpu.free_mib or 0)
 
 
 def _recipes_within(free_mib: int) -> list[str]:
@@ -93,7 +148,7 @@ def _recipes_within(free_mib: int) -> list[str]:
     fitting = [
         recipe
         for recipe in known
-        if recipe.needs_gpu and recipe.budget.gpu_mib - _DESKTOP_SHARE_MIB <= free_mib
+        if recipe.needs_gpu and recipe.budget.gpu_mib - _SHARE_MIB <= free_mib
     ]
     return [recipe.name for recipe in sorted(fitting, key=lambda recipe: -recipe.budget.gpu_mib)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -17,7 +16,7 @@ from palmswift.launchers.arguments import (
     training_arguments,
 )
 from palmswift.paths import project_root
-from palmswift.recipes.recipe import Recipe, SwiftValue
+from palmswift.recipes.recipe import Recipe, SwiftValue, flag_words
 
 SwiftCommand = Literal["sft", "pt", "rlhf", "infer", "export", "deploy"]
 
@@ -42,20 +41,6 @@ def swift_program() -> list[str]:
         except ValueError as error:
             raise InputError(f"{PROGRAM_VARIABLE} is not a command line: {error}") from error
     return [str(Path(sys.executable).with_name("swift"))]
-
-
-def flag_words(value: SwiftValue) -> list[str]:
-    """The words of one argument as ms-swift's parser reads them (swift/cli/main.py).
-
-    A list becomes several words, a map becomes JSON, a bool `true` or `false`.
-    """
-    if isinstance(value, bool):
-        return ["true" if value else "false"]
-    if isinstance(value, list):
-        return [str(word) for word in value]
-    if isinstance(value, dict):
-        return [json.dumps(value, ensure_ascii=False)]
-    return [str(value)]
 
 
 def render_training(recipe: Recipe, paths: TrainingPaths) -> Rendered:

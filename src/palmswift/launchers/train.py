@@ -32,7 +32,7 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="training rows (JSONL, JSON or CSV) in place of the recipe's; may be repeated",
+        help="training rows (a file, folder or pattern) in place of the recipe's; may be repeated",
     )
     parser.add_argument(
         "--val",
@@ -52,6 +52,11 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume",
         metavar="RUN",
         help="go on with a run: `latest`, its name under runs/, or its folder",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="start even what is predicted to run out of GPU memory",
     )
     parser.add_argument(
         "--dry-run",
@@ -105,18 +110,23 @@ def resumed_run(args: argparse.Namespace) -> RunFolder:
             remedy="leave them out, or start a new run without --resume",
         )
     folder = find_run(args.resume)
-    preflight_resumed(folder)
+    preflight_resumed(folder, force=args.force)
     return folder
 
 
-def new_run(recipe: Recipe, overrides: Sequence[str]) -> RunFolder:
-    """A run folder for the recipe, made when nothing speaks against training here."""
+def new_run(recipe: Recipe, overrides: Sequence[str], *, force: bool = False) -> RunFolder:
+    """A run folder for the recipe, made when nothing speaks against training here.
+
+    `force` overrides one reason alone: that it is predicted to run out of GPU memory.
+    """
     from palmswift.launchers.run_folder import RunFolder
-    from palmswift.launchers.training import preflight
+    from palmswift.launchers.training import preflight, write_plan
     from palmswift.paths import runs_dir
 
-    preflight(recipe, runs_dir())
-    return RunFolder.create(recipe, overrides=list(overrides))
+    preflight(recipe, runs_dir(), force=force, overrides=overrides)
+    folder = RunFolder.create(recipe, overrides=list(overrides))
+    write_plan(folder)
+    return folder
 
 
 def dry_run(recipe: Recipe, console: Console) -> Done:
@@ -166,7 +176,11 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
     from palmswift.launchers.training import train_stages
     from palmswift.recipes.source import shown
 
-    folder = resumed_run(args) if args.resume else new_run(chosen_recipe(args), args.set)
+    folder = (
+        resumed_run(args)
+        if args.resume
+        else new_run(chosen_recipe(args), args.set, force=args.force)
+    )
     with held(folder, console, "train.py"):
         checkpoint = train_stages(folder, console)
     console.say(f"trained  {shown(checkpoint)}")

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from palmswift.data.policy import kind_of
 from palmswift.data.progress import for_terminal
 from palmswift.data.read import open_files
 from palmswift.data.sanitize import TemplateSpec, sanitize
-from palmswift.errors import ChildError, InputError, Problem
-from palmswift.files import write_text
+from palmswift.errors import ChildError, GateError, InputError, Problem
+from palmswift.files import write_json, write_text
 from palmswift.hub.source import (
     cached_model,
     content_key,
@@ -28,26 +29,34 @@ from palmswift.launchers.arguments import (
     child_environment,
     source_arguments,
 )
-from palmswift.launchers.machine import machine_problems
+from palmswift.launchers.machine import machine_problems, memory_problem, plan_here
+from palmswift.launchers.plugin_files import plugin_path
 from palmswift.launchers.render import Rendered, render_training
 from palmswift.launchers.run_folder import RunFolder, checkpoints, contents_of
 from palmswift.launchers.training_log import TrainingLog, TrainingView, sparkline
 from palmswift.launchers.verdict import Verdict, judge
 from palmswift.paths import project_path
+from palmswift.plan.lengths import Lengths, read_lengths
 from palmswift.process import ProcessGroup
 from palmswift.recipes.load import load_checked
 from palmswift.recipes.recipe import Recipe
 from palmswift.recipes.source import shown
 
 
-def preflight(recipe: Recipe, folder: Path) -> None:
-    """Refuse, before anything is fetched or written, what cannot run here (all reasons at once)."""
+def preflight(
+    recipe: Recipe, folder: Path, *, force: bool = False, overrides: Sequence[str] = ()
+) -> None:
+    """Refuse, before anything is fetched or written, what cannot run here (all reasons at once).
+
+    `force` lets a training start that is predicted to run out of GPU memory. `overrides` are the
+    `--set` words that the recipe came with.
+    """
     problems = [*machine_problems(recipe, folder), *_input_problems(recipe)]
-    if problems:
-        raise InputError(f"{recipe.name} cannot be trained here", problems)
+    memory = None if force else memory_problem(recipe, overrides=overrides)
+    _refuse(f"{recipe.name} cannot be trained here", problems, memory)
 
 
-def preflight_resumed(run: RunFolder) -> None:
+def preflight_resumed(run: RunFolder, *, force: bool = False) -> None:
     """Refuse to go on with a run on another machine than it needs, or with other rows."""
     if run.is_done("train"):
         return
@@ -60,8 +69,31 @@ def preflight_resumed(run: RunFolder) -> None:
             for path, digest in run.state.inputs.items()
             if path in now and now[path] != digest
         ]
+    memory = None if force else memory_problem(run.recipe, _lengths(run), run.state.overrides)
+    _refuse(f"{run.path.name} cannot go on here", problems, memory)
+
+
+def _refuse(summary: str, problems: list[Problem], memory: Problem | None) -> None:
+    """`InputError` with all of it; `GateError` where the memory alone speaks against it."""
     if problems:
-        raise InputError(f"{run.path.name} cannot go on here", problems)
+        raise InputError(summary, [*problems, *([memory] if memory else [])])
+    if memory is not None:
+        raise GateError(summary, [memory], remedy="--force starts it all the same")
+
+
+def write_plan(run: RunFolder) -> None:
+    """plan.json: the predicted memory, for the rows as they are once they are clean."""
+    write_json(run.path / "plan.json", plan_here(run.recipe, _lengths(run)).model_dump(mode="json"))
+
+
+def _lengths(run: RunFolder) -> Lengths | None:
+    """The lengths of the run's rows; None before they are clean."""
+    if not run.is_done("data"):
+        return None
+    try:
+        return read_lengths(str(run.data / "report.json"))
+    except InputError:  # of another version: the plan is then for the longest rows allowed
+        return None
 
 
 def _input_problems(recipe: Recipe) -> list[Problem]:
@@ -75,9 +107,9 @@ def _input_problems(recipe: Recipe) -> list[Problem]:
         open_files([project_path(name) for name in (*recipe.data.train, *recipe.data.val)])
     except InputError as error:
         problems += error.problems
-    for name in recipe.plugins:
-        if fault := _file_fault(project_path(name)):
-            problems.append(Problem(fault, str(project_path(name))))
+    for path in map(plugin_path, recipe.plugins):
+        if fault := _file_fault(path):
+            problems.append(Problem(fault, str(path)))
     if absent := missing_model(recipe.model):
         problems.append(Problem(absent))
     if recipe.model.source == "recipe":
@@ -274,4 +306,5 @@ def train_stages(run: RunFolder, console: Console) -> Path:
     """Model, data, train: all three, those that are done left as they are; the checkpoint."""
     model = model_stage(run, console)
     data_stage(run, model, console)
+    write_plan(run)
     return train_stage(run, model, console)

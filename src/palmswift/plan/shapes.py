@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from palmswift.files import is_file
+from palmswift.paths import user_path
 
 
 class Linear(NamedTuple):
@@ -32,6 +37,8 @@ class Shape(NamedTuple):
     vocab: int
     tied: bool
     """Whether the head is the embedding itself (tie_word_embeddings)."""
+    positions: int = 40960
+    """The longest context it was made for (max_position_embeddings)."""
 
     @property
     def query(self) -> int:
@@ -66,6 +73,17 @@ class Shape(NamedTuple):
         """Numbers in the embedding, and in the head where it is not tied."""
         return self.vocab * self.hidden
 
+    @property
+    def norm_weights(self) -> int:
+        """Numbers in all norms."""
+        return self.layers * (2 * self.hidden + 2 * self.head_dim) + self.hidden
+
+    @property
+    def numbers(self) -> int:
+        """All parameters."""
+        embeddings = self.embedding_weights * (1 if self.tied else 2)
+        return self.linear_weights + embeddings + self.norm_weights
+
 
 QWEN3 = {
     "0.6B": Shape(1024, 28, 16, 8, 128, 3072, 151936, True),
@@ -76,19 +94,40 @@ QWEN3 = {
 }
 """The dense models by size, from the config.json of Qwen/Qwen3-SIZE."""
 
-_NAMED = re.compile(r"qwen3-(?P<size>\d+(?:\.\d+)?B)(?!-A\d)", re.IGNORECASE)
+_NAMED = re.compile(r"qwen3-(?P<size>\d+(?:\.\d+)?B)(?!-A\d)(?P<rest>.*)", re.IGNORECASE)
 
 
 def shape_of(model_id: str) -> Shape | None:
-    """The shape of a hub id such as Qwen/Qwen3-8B-Base, or of a folder with a Qwen3 config.json.
+    """The shape of a folder with a Qwen3 config.json, or of a hub id: fetched already, or known.
 
     None: neither, or a mixture of experts, which the memory model does not know.
     """
-    config = Path(model_id).expanduser() / "config.json"
-    if config.is_file():
-        return _from_config(config)
+    for config in _configs(model_id):
+        if is_file(config):
+            return _from_config(config)
     named = _NAMED.search(model_id)
-    return QWEN3.get(named["size"].upper()) if named else None
+    if named is None:
+        return None
+    shape = QWEN3.get(named["size"].upper())
+    if shape is not None and "2507" in named["rest"]:
+        return shape._replace(positions=262144)
+    return shape
+
+
+def _configs(model_id: str) -> Iterator[Path]:
+    """Where a model's config.json may lie: in its folder, or in ModelScope's or HF's cache."""
+    yield user_path(model_id) / "config.json"
+    if model_id.count("/") != 1 or model_id.startswith((".", "/", "~")):
+        return
+    home = Path("~").expanduser()
+    modelscope = Path(os.environ.get("MODELSCOPE_CACHE", home / ".cache/modelscope/hub"))
+    owner, name = model_id.split("/")
+    for spelled in (name, name.replace(".", "___")):  # modelscope writes dots so
+        yield modelscope / "models" / owner / spelled / "config.json"
+        yield modelscope / owner / spelled / "config.json"
+    huggingface = Path(os.environ.get("HF_HOME", home / ".cache/huggingface"))
+    hub = Path(os.environ.get("HF_HUB_CACHE", huggingface / "hub"))
+    yield from sorted((hub / f"models--{owner}--{name}").glob("snapshots/*/config.json"))
 
 
 def _from_config(path: Path) -> Shape | None:
@@ -105,6 +144,7 @@ def _from_config(path: Path) -> Shape | None:
             intermediate=int(config["intermediate_size"]),
             vocab=int(config["vocab_size"]),
             tied=bool(config["tie_word_embeddings"]),
+            positions=int(config.get("max_position_embeddings", 40960)),
         )
     except (OSError, ValueError, KeyError, TypeError):  # not a config that this model can use
         return None

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from palmswift.files import write_text
-from palmswift.plan.fit import plan_recipe
+from palmswift.plan.fit import Plan, plan_recipe
 from palmswift.recipes.load import load_checked
 from palmswift.recipes.recipe import Recipe
 from palmswift.recipes.source import recipe_names, recipes_dir
@@ -20,8 +20,8 @@ def table() -> str:
     recipes = [load_checked(name).recipe for name in recipe_names()]
     recipes.sort(key=lambda recipe: (-recipe.budget.gpu_mib, recipe.name))
     lines = [
-        "| recipe | what for | card | longest row | LoRA rank | peak MiB |",
-        "|---|---|---|---|---|---|",
+        "| recipe | what for | card | longest row | LoRA rank | peak MiB | longest that fits |",
+        "|---|---|---|---|---|---|---|",
         *(_row(recipe) for recipe in recipes),
     ]
     return "\n".join(lines)
@@ -49,12 +49,13 @@ def _row(recipe: Recipe) -> str:
     tuned_by = swift.get("tuner_type", "lora")
     rank = swift.get("lora_rank", 8) if tuned_by == "lora" else tuned_by
     card = f"{recipe.budget.gpu_mib / 1024:.0f} GB GPU" if recipe.needs_gpu else "none (CPU)"
-    cells = (f"`{recipe.name}`", recipe.summary, card, swift["max_length"], rank, _peak(recipe))
-    return "| " + " | ".join(map(str, cells)) + " |"
-
-
-def _peak(recipe: Recipe) -> str:
     plan = plan_recipe(recipe)
+    fitting = plan.longest_length or "-"
+    cells = (f"`{recipe.name}`", recipe.summary, card, swift["max_length"], rank, _peak(plan))
+    return "| " + " | ".join(map(str, (*cells, fitting))) + " |"
+
+
+def _peak(plan: Plan) -> str:
     if plan.measured_peak_mib is not None:
         return f"{plan.measured_peak_mib} measured"
     if plan.device == "cpu" or plan.fits is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -69,12 +70,14 @@ class Renames(_Table):
     values: dict[str, dict[str, str]]
 
 
+@lru_cache(maxsize=1)
 def shipped_versions() -> list[str]:
     """The ms-swift versions that a catalogue is shipped for, oldest first."""
     names = [path.stem.removeprefix("ms-swift-") for path in CATALOGUES.glob("ms-swift-*.json")]
-    return sorted(names, key=_version_key)
+    return sorted(names, key=version_key)
 
 
+@lru_cache(maxsize=1)
 def installed_version() -> str | None:
     """The version of the ms-swift in this environment, None without one; nothing is imported."""
     try:
@@ -83,15 +86,89 @@ def installed_version() -> str | None:
         return None
 
 
-@lru_cache(maxsize=4)
+class Choice(NamedTuple):
+    """The catalogue to check against, and why it is not that of the installed version."""
+
+    version: str
+    remark: str = ""
+
+
+def chosen_version() -> Choice:
+    """The installed version's catalogue, else its minor line's, else the newest."""
+    installed, shipped = installed_version(), shipped_versions()
+    if installed in shipped:
+        return Choice(installed)
+    if installed is None:
+        return Choice(shipped[-1], f"no ms-swift is installed; checked for {shipped[-1]}")
+    line = [
+        version for version in shipped if version_key(version)[:2] == version_key(installed)[:2]
+    ]
+    nearest_known = line[-1] if line else shipped[-1]
+    remark = f"ms-swift {installed} is installed, whose arguments are not known here;"
+    return Choice(nearest_known, f"{remark} checked for {nearest_known}")
+
+
 def load_catalogue(ms_swift: str | None = None) -> Catalogue:
-    """The catalogue of a version: by default the installed one if shipped, else the newest."""
-    versions = shipped_versions()
-    chosen = ms_swift or installed_version()
-    if chosen not in versions:
-        chosen = versions[-1]
-    text = (CATALOGUES / f"ms-swift-{chosen}.json").read_text(encoding="utf-8")
-    return Catalogue.model_validate_json(text)
+    """The catalogue of a version, by default `chosen_version`'s; no other one is read whole.
+
+    KeyError: none is shipped for it.
+    """
+    version_name = ms_swift or chosen_version().version
+    if version_name not in shipped_versions():
+        raise KeyError(version_name)
+    return _read_catalogue(version_name)
+
+
+@lru_cache(maxsize=4)
+def _read_catalogue(ms_swift: str) -> Catalogue:
+    return Catalogue.model_validate(read_document(ms_swift))
+
+
+def read_document(ms_swift: str, folder: Path = CATALOGUES) -> dict[str, Any]:
+    """A version's catalogue as JSON has it, put together where it is stored as a difference."""
+    text = (folder / f"ms-swift-{ms_swift}.json").read_text(encoding="utf-8")
+    document: dict[str, Any] = json.loads(text)
+    after = document.pop("after", None)
+    return document if after is None else _patched(read_document(after, folder), document)
+
+
+def _patched(whole: dict[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """The older catalogue that `patch` makes of a whole one; None takes a flag away."""
+    classes: dict[str, Any] = whole["classes"]
+    for label, flags in patch["classes"].items():
+        merged = {**classes.get(label, {}), **flags}
+        kept = {name: flag for name, flag in merged.items() if flag is not None}
+        classes[label] = kept
+    commands = {**whole["commands"], **patch["commands"]}
+    used = {label for labels in commands.values() for label in labels}
+    return {
+        **patch,
+        "commands": commands,
+        "classes": {label: classes.get(label, {}) for label in used},
+    }
+
+
+def patch_of(older: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, Any]:
+    """What `_patched` makes the older catalogue of, out of the whole one."""
+    classes: dict[str, Any] = {}
+    for label, flags in older["classes"].items():
+        known = whole["classes"].get(label, {})
+        changed = {name: flag for name, flag in flags.items() if known.get(name) != flag}
+        gone = {name: None for name in known if name not in flags}
+        if changed or gone:
+            classes[label] = {**changed, **gone}
+    commands = {
+        command: labels
+        for command, labels in older["commands"].items()
+        if whole["commands"].get(command) != labels
+    }
+    return {
+        "ms_swift": older["ms_swift"],
+        "transformers": older["transformers"],
+        "after": whole["ms_swift"],
+        "commands": commands,
+        "classes": classes,
+    }
 
 
 @lru_cache(maxsize=1)
@@ -172,5 +249,6 @@ def _shown(word: object) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def _version_key(text: str) -> tuple[int, ...]:
+def version_key(text: str) -> tuple[int, ...]:
+    """A version's numbers, by which versions are in order."""
     return tuple(int(part) for part in text.split(".") if part.isdigit())

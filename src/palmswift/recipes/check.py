@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from palmswift.errors import Problem
+from palmswift.files import is_file
+from palmswift.paths import project_path
 from palmswift.recipes.catalogue import (
     Flag,
     check_value,
@@ -13,6 +15,8 @@ from palmswift.recipes.catalogue import (
     load_renames,
     nearest,
 )
+from palmswift.recipes.plugins import is_plugin_file, shipped_plugins
+from palmswift.recipes.rules import Machine, Settings, this_machine, training_problems
 from palmswift.recipes.shape import shape_problems
 from palmswift.recipes.source import RecipeText, recipe_names, recipes_dir
 from palmswift.recipes.yaml_text import Key
@@ -115,8 +119,11 @@ POSITIVE = {
 """Numbers that ms-swift's parser takes at any value, and that mean nothing at 0 or below."""
 
 
-def check_recipe(text: RecipeText) -> list[Problem]:
-    """Everything that is wrong with a recipe: its text, keys, types, names and arguments."""
+def check_recipe(text: RecipeText, machine: Machine | None = None) -> list[Problem]:
+    """Everything that is wrong with a recipe: its text, keys, types, names and arguments.
+
+    `machine` stands in for this one, which decides whether a paged optimizer pages.
+    """
     by_key = shape_problems(text.values, text.place)
     for section, command in ((("swift",), _command(text.values)), (("deploy", "swift"), "deploy")):
         for key, problem in _flag_problems(text, section, command).items():
@@ -127,6 +134,8 @@ def check_recipe(text: RecipeText) -> list[Problem]:
         *_name_problems(text),
         *_unsaid_problems(text),
         *_merge_problems(text),
+        *_plugin_problems(text),
+        *_rule_problems(text, by_key, machine or this_machine()),
     ]
 
 
@@ -195,7 +204,11 @@ def _value_problem(label: str, name: str, value: Any, flag: Flag, where: str) ->
 
 
 def _what_instead(name: str, flags: Mapping[str, Flag]) -> str:
-    rename = load_renames().names.get(name)
+    renames = load_renames().names
+    for old, new in renames.items():
+        if new.new == name and old in flags:  # an older ms-swift is installed
+            return f"the installed ms-swift calls it {old}"
+    rename = renames.get(name)
     if rename is not None:
         note = f" ({rename.note})" if rename.note else ""
         return f"it is called {rename.new} since ms-swift {rename.since}{note}"
@@ -215,6 +228,44 @@ def _unsaid_problems(text: RecipeText) -> list[Problem]:
         for name, (why, remedy) in EXPLICIT.items()
         if name not in swift
     ]
+
+
+def _rule_problems(
+    text: RecipeText, wrong: Mapping[Key, Problem], machine: Machine
+) -> Iterator[Problem]:
+    """What does not go together, among the arguments that are right by themselves."""
+    swift = text.values.get("swift")
+    if not isinstance(swift, dict):
+        return
+    command = _command(text.values)
+    flags = load_catalogue().flags(command)
+    said = {
+        name: value
+        for name, value in swift.items()
+        if name in flags and not any(key[:2] == ("swift", name) for key in wrong)
+    }
+    settings = Settings(said, flags, command, machine)
+    yield from training_problems(settings, lambda name: text.place(("swift", name)))
+
+
+def _plugin_problems(text: RecipeText) -> list[Problem]:
+    """A plugin that is not there would stop ms-swift after the data has been prepared."""
+    plugins = text.values.get("plugins")
+    problems = []
+    for entry in plugins if isinstance(plugins, list) else []:
+        if not isinstance(entry, str):
+            continue  # told by the shape check
+        where = text.place(("plugins",))
+        if is_plugin_file(entry):
+            if not is_file(project_path(entry)):
+                remedy = "a path is relative to the project, or absolute"
+                problems.append(Problem(f"plugins: there is no file {entry!r}", where, remedy))
+        elif entry not in shipped_plugins():
+            like = nearest(entry, shipped_plugins()) or shipped_plugins()
+            what = f"plugins: none is called {entry!r}"
+            remedy = f"shipped: {', '.join(like)}; a file of your own ends with .py"
+            problems.append(Problem(what, where, remedy))
+    return problems
 
 
 def _merge_problems(text: RecipeText) -> list[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -135,7 +136,7 @@ class Recipe(_Section):
     """Arguments of `swift sft|pt|rlhf`, by their own names."""
     env: dict[str, str] = Field(default_factory=dict)
     plugins: list[str] = Field(default_factory=list)
-    """Python files given to ms-swift as `--external_plugins`."""
+    """Shipped plugins by name, or Python files of your own, given as `--external_plugins`."""
     launch: LaunchSettings = Field(default_factory=LaunchSettings)
     export: ExportSettings = Field(default_factory=ExportSettings)
     deploy: DeploySettings = Field(default_factory=DeploySettings)
@@ -156,3 +157,17 @@ class Recipe(_Section):
     def served_name(self) -> str:
         """The model name that clients of the served result send."""
         return self.deploy.served_name or self.name
+
+
+def flag_words(value: SwiftValue) -> list[str]:
+    """The words of one argument as ms-swift's parser reads them (swift/cli/main.py).
+
+    A list becomes several words, a map becomes JSON, a bool `true` or `false`.
+    """
+    if isinstance(value, bool):
+        return ["true" if value else "false"]
+    if isinstance(value, list):
+        return [str(word) for word in value]
+    if isinstance(value, dict):
+        return [json.dumps(value, ensure_ascii=False)]
+    return [str(value)]

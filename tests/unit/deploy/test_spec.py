@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,16 @@ from palmswift.deploy.spec import (
     spec_of_run,
 )
 from palmswift.errors import InputError
+from palmswift.launchers.plugin_files import plugin_path
 from palmswift.launchers.run_folder import RunFolder
 from palmswift.recipes.catalogue import load_catalogue
 from palmswift.recipes.recipe import Recipe
 
 
-def recipe(**deploy: object) -> Recipe:
+def recipe(plugins: Sequence[str] = (), **deploy: object) -> Recipe:
     return Recipe.model_validate(
         {
+            "plugins": [*plugins],
             "name": "clinic",
             "summary": "A clinic's answers",
             "model": {"id": "Qwen/Qwen3-0.6B", "revision": "v1"},
@@ -37,8 +40,8 @@ def recipe(**deploy: object) -> Recipe:
     )
 
 
-def finished_run(folder: Path, *, adapter: bool) -> RunFolder:
-    run = RunFolder.create(recipe(), parent=folder)
+def finished_run(folder: Path, *, adapter: bool, plugins: Sequence[str] = ()) -> RunFolder:
+    run = RunFolder.create(recipe(plugins), parent=folder)
     checkpoint = run.training / "checkpoint-10"
     (adapter_folder if adapter else model_folder)(checkpoint)
     with run.stage("model") as facts:
@@ -75,6 +78,13 @@ def test_what_decides_an_answer_is_served_as_it_was_trained(tmp_path: Path) -> N
     assert arguments["enable_thinking"] is False
     assert arguments["max_batch_size"] == 4
     assert "learning_rate" not in arguments
+
+
+def test_plugins_are_given_by_their_whole_path(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, adapter=True, plugins=["tiled_mlp", "own/plugin.py"])
+    given = deploy_arguments(spec_of_run(run), 8123)["external_plugins"]
+    assert given == [str(plugin_path("tiled_mlp")), str(plugin_path("own/plugin.py"))]
+    assert base_of_run(run).swift["external_plugins"] == given
 
 
 def test_the_untouched_base_is_served_like_the_tuned_model(tmp_path: Path) -> None:

@@ -8,7 +8,14 @@ import pytest
 from support_runs import make_recipe
 
 from palmswift.errors import Problem
-from palmswift.launchers.machine import machine_problems, version_remark
+from palmswift.launchers.machine import (
+    machine_problems,
+    memory_problem,
+    plan_here,
+    version_remark,
+)
+from palmswift.plan.lengths import Lengths
+from palmswift.recipes.load import load_recipe
 from palmswift.recipes.recipe import Recipe
 
 GPU_RECIPE = {"gpu_mib": 8188, "disk_mib": 1}
@@ -54,20 +61,61 @@ def test_a_card_that_is_large_enough_is_no_problem(
     assert _problems(tmp_path) == []
 
 
-def test_a_card_in_use_is_said_with_the_recipes_that_fit(
+def _memory(folder: Path, free: int, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Problem:
+    """What is said of the 8B recipe on a card with `free` MiB left."""
+    line = f"NVIDIA GeForce RTX 4060, 595.71, 8188, {free}, 8.9"
+    _card(folder, monkeypatch, line)
+    problem = memory_problem(load_recipe("qwen3_8b_4bit", overrides).recipe, None, overrides)
+    assert problem is not None
+    return problem
+
+
+def test_a_card_with_room_for_the_predicted_peak_is_no_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _card(tmp_path, monkeypatch, "NVIDIA GeForce RTX 4060, 595.71, 8188, 5900, 8.9")
-    (problem,) = _problems(tmp_path)
-    assert "has 5,900 MiB free of 8,188" in problem.what
-    assert problem.remedy.endswith("qwen3_1_7b_lora, qwen3_4b_4bit, qwen3_0_6b_lora")
+    recipe = load_recipe("qwen3_8b_4bit").recipe
+    _card(tmp_path, monkeypatch, "NVIDIA GeForce RTX 4060, 595.71, 8188, 7200, 8.9")
+    assert memory_problem(recipe) is None
+    plan = plan_here(recipe)
+    assert plan.fits
+    assert plan.gpu_mib == 7200
+    assert plan.speed is not None
+    assert plan.speed.card == "RTX 4060"
+
+
+def test_a_card_in_use_is_said_with_what_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = _memory(tmp_path, 6900, monkeypatch)
+    assert "has 6,900 MiB free of 8,188" in problem.what
+    assert "needs 7,098 MiB" in problem.what
+    assert "--recipe qwen3_8b_4bit --gpu-mib 6900 --headless --fit" in problem.remedy
+    assert "qwen3_4b_4bit" in problem.remedy
+
+
+def test_real_rows_shorter_than_the_longest_allowed_are_taken_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _card(tmp_path, monkeypatch, "NVIDIA GeForce RTX 4060, 595.71, 8188, 7700, 8.9")
+    recipe = load_recipe("qwen3_8b_4bit", ["swift.use_liger_kernel=false"]).recipe
+    assert memory_problem(recipe) is not None
+    assert memory_problem(recipe, Lengths(longest=400, most_supervised=90, p99=380)) is None
+
+
+def test_what_cannot_be_predicted_is_judged_by_what_it_is_made_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = _memory(tmp_path, 5900, monkeypatch, "swift.optim=lomo")
+    assert "needs 7,688 MiB" in problem.what
+    assert "--fit" not in problem.remedy
+    _card(tmp_path, monkeypatch, "NVIDIA GeForce RTX 4060, 595.71, 8188, 7700, 8.9")
+    assert memory_problem(load_recipe("qwen3_8b_4bit", ["swift.optim=lomo"]).recipe) is None
 
 
 def test_a_card_too_small_for_all_is_sent_to_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _card(tmp_path, monkeypatch, "NVIDIA GeForce GT 710, 470.0, 2002, 1900, 3.5")
-    assert _problems(tmp_path)[0].remedy.endswith("demo_cpu")
+    assert _memory(tmp_path, 700, monkeypatch).remedy.endswith("demo_cpu")
 
 
 def test_the_roomiest_of_several_cards_counts(
@@ -76,6 +124,7 @@ def test_the_roomiest_of_several_cards_counts(
     lines = "A, 595.71, 8188, 300, 8.9\nB, 595.71, 8188, 8000, 8.9"
     _card(tmp_path, monkeypatch, lines)
     assert _problems(tmp_path) == []
+    assert memory_problem(load_recipe("qwen3_8b_4bit").recipe) is None
 
 
 def test_unified_memory_of_which_the_driver_tells_nothing_is_no_reason_to_refuse(
@@ -83,6 +132,7 @@ def test_unified_memory_of_which_the_driver_tells_nothing_is_no_reason_to_refuse
 ) -> None:
     _card(tmp_path, monkeypatch, "NVIDIA GB10, 580.95, [N/A], [N/A], 12.1")
     assert _problems(tmp_path) == []
+    assert memory_problem(load_recipe("qwen3_8b_4bit").recipe) is None
 
 
 def test_a_driver_that_fails_is_said_in_its_own_words(

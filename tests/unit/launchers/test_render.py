@@ -18,10 +18,10 @@ from palmswift.errors import InputError
 from palmswift.launchers.render import (
     PROGRAM_VARIABLE,
     SwiftCommand,
-    flag_words,
     render_command,
     swift_program,
 )
+from palmswift.recipes.recipe import flag_words
 
 _TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 _VALUES = st.one_of(

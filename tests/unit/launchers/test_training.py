@@ -21,6 +21,7 @@ from palmswift.files import sha256_of
 from palmswift.launchers.run_folder import RunFolder, find_run
 from palmswift.launchers.train import main
 from palmswift.launchers.training import preflight
+from palmswift.plan.fit import Plan
 
 
 @pytest.fixture
@@ -275,6 +276,53 @@ def test_a_killed_launcher_leaves_no_process_and_a_run_that_goes_on(
     assert RunFolder(run.path).state.stages["train"].state == "running"
     swift.set("good")
     assert main(["--resume", run.path.name]) == 0
+
+
+def _card_with(free_mib: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card with that much free, and a recipe `large` for it: an adapter on Qwen3-8B."""
+    program = folder / "tools" / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho 'NVIDIA RTX 4060, 595.71, 8188, {free_mib}, 8.9'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    write_project_recipe(
+        folder,
+        "large",
+        model={"id": "Qwen/Qwen3-8B"},
+        budget={"gpu_mib": 8188, "disk_mib": 1},
+    )
+
+
+def test_what_cannot_fit_is_not_started_unless_it_is_forced(
+    tmp_path: Path,
+    swift: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _card_with(7900, tmp_path, monkeypatch)
+    words = ["--recipe", "large", "--set", "swift.max_length=64"]
+    assert main(words) == 1  # 15 GB of 16-bit weights
+    said = capsys.readouterr().err
+    assert "NVIDIA RTX 4060 has 7,900 MiB free of 8,188" in said
+    assert "--recipe large --set swift.max_length=64 --gpu-mib 7900 --headless --fit" in said
+    assert "--force starts it all the same" in said
+    assert not (tmp_path / "runs").exists()
+    assert swift.calls == []
+    assert main([*words, "--force"]) == 0
+    assert len(swift.calls) == 1
+
+
+def test_the_plan_in_a_run_folder_is_for_the_rows_themselves(
+    tmp_path: Path, swift: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _card_with(7900, tmp_path, monkeypatch)
+    words = ["--set", "swift.quant_method=bnb", "--set", "swift.quant_bits=4"]
+    assert main(["--recipe", "large", *words]) == 0
+    plan = Plan.model_validate_json((_latest().path / "plan.json").read_text())
+    assert plan.fits
+    assert plan.from_data
+    assert 0 < plan.length < 128
+    assert (plan.gpu_mib, plan.desktop_mib) == (7900, 0)
 
 
 def test_the_preflight_tells_every_fault_of_every_file_at_once(tmp_path: Path) -> None:

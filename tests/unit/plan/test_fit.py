@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from palmswift.plan.fit import plan_recipe, usable_mib
+from palmswift.plan.cards import usable_mib
+from palmswift.plan.fit import plan_recipe
 from palmswift.recipes.load import load_checked
 from palmswift.recipes.source import recipe_names
 

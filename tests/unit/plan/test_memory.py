@@ -10,10 +10,11 @@ from palmswift.plan.memory import (
     MIB,
     TrainingRun,
     lora_weights,
-    optimizer_memory,
+    optimizer_of,
     predict,
     weight_bytes,
 )
+from palmswift.plan.optimizers import Optimizer
 from palmswift.plan.shapes import QWEN3
 
 # An operation-by-operation simulation of full-size models (transformers 5.19, torch autograd and
@@ -34,6 +35,30 @@ def test_the_closed_form_equals_the_simulation_to_a_thousandth(
 ) -> None:
     peak = predict(dataclasses.replace(run, optimizer="sgd"))
     assert (peak.bytes - peak.standing["workspace"]) / MIB == pytest.approx(simulated_mib, rel=1e-3)
+
+
+# The same of full tuning of 0.6B with gradients that accumulate: the higher of the forward and the
+# backward pass, with bf16 weights and with fp32 weights under bf16 autocast.
+_FULL = TrainingRun(
+    QWEN3["0.6B"], 0, 256, optimizer="sgd", dropout=0.0, quantized=False, full=True
+)  # fmt: skip
+_FULL_SIMULATED = [
+    (False, False, (3164.2, 4118.8, 9653.9)),
+    (False, True, (3164.0, 3164.4, 3166.0)),
+    (True, False, (6328.3, 7295.0, 12458.4)),
+    (True, True, (6328.0, 6404.8, 6786.9)),
+]
+
+
+@pytest.mark.parametrize(("fp32", "liger", "simulated_mib"), _FULL_SIMULATED)
+def test_full_tuning_equals_the_simulation_to_half_a_hundredth(
+    fp32: bool, liger: bool, simulated_mib: tuple[float, ...]
+) -> None:
+    for length, expected in zip((256, 1024, 4096), simulated_mib, strict=True):
+        run = dataclasses.replace(_FULL, length=length, liger=liger, weights_fp32=fp32)
+        peak = predict(run)
+        mib = (peak.bytes - peak.standing["workspace"]) / MIB
+        assert mib == pytest.approx(expected, rel=5e-3)
 
 
 @pytest.mark.parametrize(
@@ -67,10 +92,29 @@ def test_8b_in_nf4_weighs_what_the_literature_says(double_quant: bool, mib: int)
 
 
 def test_an_8_bit_optimizer_has_a_quarter_of_the_state() -> None:
-    full = optimizer_memory(TrainingRun(QWEN3["8B"], 64, 1024)).state
-    small = optimizer_memory(TrainingRun(QWEN3["8B"], 64, 1024, optimizer="adamw_8bit")).state
+    full = optimizer_of(TrainingRun(QWEN3["8B"], 64, 1024)).state
+    small = optimizer_of(TrainingRun(QWEN3["8B"], 64, 1024, optimizer="adamw_8bit")).state
     assert full / MIB == pytest.approx(1332, abs=1)
     assert small / MIB == pytest.approx(338, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "bytes_a_number"),
+    [
+        ("adamw_torch_fused", 8.0),
+        ("adamw_bnb_8bit", 2 + 8 / 256),
+        ("paged_adamw", 8.0),
+        ("lion_8bit", 1 + 4 / 256),
+        ("paged_lion_32bit", 4.0),
+        ("sgd", 0.0),
+    ],
+)
+def test_an_optimizer_keeps_its_bytes_for_each_number(
+    name: Optimizer, bytes_a_number: float
+) -> None:
+    run = TrainingRun(QWEN3["8B"], 16, 1024, optimizer=name)
+    state = optimizer_of(run).state
+    assert state == pytest.approx(bytes_a_number * 43_646_976, rel=1e-3)
 
 
 @settings(max_examples=50)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from support_recipes import WHOLE, problem_about, problems_of, write_recipe
 
 from palmswift.errors import InputError
+from palmswift.recipes import catalogue
 from palmswift.recipes.check import EXPLICIT, OWNED
 from palmswift.recipes.load import load_checked
 from palmswift.recipes.source import recipe_names, recipes_dir
@@ -90,7 +91,7 @@ def test_swift_may_not_split_the_rows_a_second_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "setting",
     [
-        "quant_bits: '4'",
+        "quant_bits: '4'\n  quant_method: bnb",
         "learning_rate: 1e-4",
         "learning_rate: 1",
         "target_modules: all-linear",
@@ -125,6 +126,17 @@ def test_arguments_of_the_server_are_checked_against_deploy(tmp_path: Path) -> N
 def test_a_default_that_changed_between_versions_must_be_said(tmp_path: Path, name: str) -> None:
     text = "".join(line for line in WHOLE.splitlines(keepends=True) if f" {name}:" not in line)
     assert problem_about(f"swift.{name}", problems_of(write_recipe(tmp_path, text))).remedy
+
+
+def test_an_older_ms_swift_is_answered_in_its_own_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "installed_version", lambda: "3.12.6")
+    path = write_recipe(tmp_path, WHOLE.replace("lora_rank: 16", "tuner_type: lora"))
+    problem = problem_about("swift.tuner_type is not an argument", problems_of(path))
+    assert "ms-swift 3.12.6" in problem.what
+    assert "calls it train_type" in problem.remedy
+    load_checked(write_recipe(tmp_path, WHOLE.replace("lora_rank: 16", "train_type: lora")))
 
 
 def test_a_task_is_checked_against_its_own_command(tmp_path: Path) -> None:

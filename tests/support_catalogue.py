@@ -1,39 +1,17 @@
-"""Writes the flag catalogue of the installed ms-swift, from its own argument classes and parser.
-
-`python -m palmswift.recipes.catalogue_build` imports swift (20 to 30 s) and writes
-`catalogues/ms-swift-VERSION.json`. Everything else reads that file and imports nothing.
-"""
+"""The flags of the installed ms-swift as its own classes and parser have them (imports swift)."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
 import json
-import re
 from argparse import Action
 from collections.abc import Iterator
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from palmswift.files import write_text
-
-COMMANDS = {
-    "deploy": "DeployArguments",
-    "eval": "EvalArguments",
-    "export": "ExportArguments",
-    "infer": "InferArguments",
-    "merge-lora": "ExportArguments",  # swift/cli/merge_lora.py parses the same class
-    "pt": "PretrainArguments",
-    "rlhf": "RLHFArguments",
-    "sample": "SamplingArguments",
-    "sft": "SftArguments",
-}
-"""Each `swift` command and the class in `swift.arguments` that its words are parsed into."""
-
-CATALOGUES = Path(__file__).parent / "catalogues"
-_DOC_LENGTH = 240
-_ENTRY = re.compile(r"^(?P<indent>\s+)`{0,2}(?P<name>\w+)`{0,2}\s*\(.+\)\s*:(?P<text>.*)$")
+from palmswift.recipes.catalogue_static import COMMANDS
+from palmswift.recipes.docstring import docstring_entries
 
 
 def build() -> dict[str, Any]:
@@ -41,7 +19,7 @@ def build() -> dict[str, Any]:
     arguments = importlib.import_module("swift.arguments")
     commands: dict[str, list[str]] = {}
     classes: dict[str, dict[str, Any]] = {}
-    for command, name in COMMANDS.items():
+    for command, (name, *_) in COMMANDS.items():
         declaring = list(_declaring_classes(getattr(arguments, name)))
         commands[command] = [_label(cls) for cls in declaring]
         for cls in declaring:
@@ -53,39 +31,6 @@ def build() -> dict[str, Any]:
         "commands": commands,
         "classes": classes,
     }
-
-
-def as_text(catalogue: dict[str, Any]) -> str:
-    """The catalogue as JSON with one flag a line, so that two versions can be compared by diff."""
-    lines = ["{"]
-    for key in ("ms_swift", "transformers"):
-        lines.append(f'  "{key}": {json.dumps(catalogue[key])},')
-    lines.append('  "commands": {')
-    lines += _members(catalogue["commands"], "    ")
-    lines += ["  },", '  "classes": {']
-    labels = sorted(catalogue["classes"])
-    for label in labels:
-        lines.append(f"    {json.dumps(label)}: {{")
-        lines += _members(catalogue["classes"][label], "      ")
-        lines.append("    }" if label == labels[-1] else "    },")
-    return "\n".join([*lines, "  }", "}", ""])
-
-
-def main() -> int:
-    """Write the catalogue of the installed ms-swift; returns 0."""
-    catalogue = build()
-    path = CATALOGUES / f"ms-swift-{catalogue['ms_swift']}.json"
-    write_text(path, as_text(catalogue))
-    print(path)
-    return 0
-
-
-def _members(mapping: dict[str, Any], indent: str) -> list[str]:
-    rows = [
-        f"{indent}{json.dumps(key)}: {json.dumps(mapping[key], ensure_ascii=False, sort_keys=True)}"
-        for key in sorted(mapping)
-    ]
-    return [f"{row}," for row in rows[:-1]] + rows[-1:]
 
 
 def _declaring_classes(cls: type) -> Iterator[type]:
@@ -177,33 +122,8 @@ def _docs(cls: type) -> dict[str, str]:
     """The first sentences that the docstrings of `cls` and its bases give each argument."""
     found: dict[str, str] = {}
     for parent in reversed(cls.__mro__):
-        found.update(_entries(vars(parent).get("__doc__") or ""))
+        found.update(docstring_entries(vars(parent).get("__doc__") or ""))
     return found
-
-
-def _entries(docstring: str) -> dict[str, str]:
-    """Argument name to text, from Google-style entries `name (type): text` and their indents."""
-    texts: dict[str, list[str]] = {}
-    current, depth = "", 0
-    for line in docstring.expandtabs(4).splitlines():
-        entry = _ENTRY.match(line)
-        indent = len(line) - len(line.lstrip())
-        if entry and (not current or indent <= depth):
-            current, depth = entry["name"], indent
-            texts[current] = [entry["text"].strip()]
-        elif current and line.strip() and indent > depth:
-            texts[current].append(line.strip())
-        elif line.strip():
-            current = ""
-    return {name: _shortened(" ".join(lines)) for name, lines in texts.items()}
-
-
-def _shortened(text: str) -> str:
-    text = re.sub(r"\s+", " ", text).strip()
-    if len(text) <= _DOC_LENGTH:
-        return text
-    end = text.rfind(". ", 0, _DOC_LENGTH)
-    return text[: end + 1] if end > 0 else text[: _DOC_LENGTH - 1].rstrip() + "…"
 
 
 def _prove(cls: type, layers: list[dict[str, Any]]) -> None:
@@ -221,7 +141,3 @@ def _prove(cls: type, layers: list[dict[str, Any]]) -> None:
         names = sorted({*merged, *whole})
         wrong = [(n, merged.get(n), whole.get(n)) for n in names if merged.get(n) != whole.get(n)]
         raise AssertionError(f"{cls.__name__}: the layers differ from the class: {wrong}")
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

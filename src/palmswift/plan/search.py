@@ -1,0 +1,329 @@
+"""`--fit`: changes a recipe until it fits a card, what costs quality last, and nothing in vain."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from palmswift.plan.fit import LENGTH_STEP, Conditions, Plan, plan_under
+from palmswift.plan.recipe_run import shape_of_model
+from palmswift.plan.shapes import QWEN3
+from palmswift.recipes.check import check_recipe
+from palmswift.recipes.plugins import shipped_plugins
+from palmswift.recipes.recipe import Recipe
+from palmswift.recipes.source import RecipeText
+
+_SHORTEST = 512
+"""Tokens that rows keep where their real lengths are not known."""
+
+_SMALLEST_RANK = 8
+
+_SIZED = re.compile(r"(?P<hub>.*[Qq]wen3-)(?P<size>\d+(?:\.\d+)?B)(?P<rest>(?:-Base)?)")
+
+
+class Change(BaseModel):
+    """One thing that was set otherwise, in order of what it costs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    what: str
+    """As `--set` takes it; a plugin that is added as `plugins+=NAME`."""
+    why: str
+    saved_mib: int
+    """Less reserved at the peak than with the changes before it alone."""
+
+
+class Fitted(NamedTuple):
+    """A recipe that fits, its plan, and what was changed."""
+
+    recipe: Recipe
+    plan: Plan
+    changes: list[Change]
+
+
+class _Step(NamedTuple):
+    what: str
+    why: str
+    apply: Callable[[Recipe], Recipe]
+
+
+def fit(recipe: Recipe, conditions: Conditions) -> Fitted | None:
+    """The recipe with the fewest costly changes under which it fits; None: there is none.
+
+    No change in it can be left out, and the effective batch stays. Settings that train the same
+    come first, then those that take time, then rounding, then shorter rows, a smaller rank and,
+    last, a smaller model. None also where the memory is not predicted.
+    """
+    if conditions.length is not None:  # rows of that length are asked for, not only planned
+        recipe = _with_swift(recipe, max_length=conditions.length)
+    if _under(recipe, conditions).fits is None:
+        return None
+    for start, first in _models(recipe):
+        steps = _enough_steps(start, conditions)
+        if steps is None:
+            continue
+        needed = _only_needed(start, steps, conditions)
+        return _fitted(recipe, [*first, *needed], conditions)
+    return None
+
+
+def recipe_yaml(fitted: Fitted, made_by: str, name: str) -> str:
+    """A recipe file that stands without a base, with what was changed and why on top of it."""
+    from palmswift.recipes.load import resolved_yaml
+
+    plan, recipe = fitted.plan, fitted.recipe
+    notes = [f"Made by: {made_by}", f"Peak {plan.peak_mib} MiB, predicted and not measured."]
+    notes += [
+        f"{change.what}  ({change.why}; {change.saved_mib} MiB less)" for change in fitted.changes
+    ] or ["Nothing had to be changed."]
+    budget = recipe.budget.model_copy(
+        update={
+            "gpu_mib": plan.gpu_mib,
+            "disk_mib": sum(plan.disk_mib.values()),
+            "measured_peak_mib": None if fitted.changes else recipe.budget.measured_peak_mib,
+        }
+    )
+    summary = f"{recipe.model.id} on {plan.gpu_mib} MiB, fitted from {recipe.name}"
+    renamed = recipe.model_copy(update={"name": name, "budget": budget, "summary": summary})
+    return "".join(f"# {note}\n" for note in notes) + resolved_yaml(renamed)
+
+
+def _models(recipe: Recipe) -> Iterator[tuple[Recipe, list[_Step]]]:
+    """The recipe's own model, then the smaller ones of its family, the largest first."""
+    yield recipe, []
+    named = _SIZED.fullmatch(recipe.model.id)
+    if named is None or named["size"].upper() not in QWEN3:
+        return
+    sizes = list(QWEN3)
+    for size in reversed(sizes[: sizes.index(named["size"].upper())]):
+        step = _smaller_model(f"{named['hub']}{size}{named['rest']}")
+        yield step.apply(recipe), [step]
+
+
+def _enough_steps(recipe: Recipe, conditions: Conditions) -> list[_Step] | None:
+    """Steps from the cheapest on until it fits; None when all of them are not enough."""
+    taken: list[_Step] = []
+    now = recipe
+    if not _is_sound(recipe):
+        return None
+    for step in _levers(recipe):
+        if _fits(now, conditions):
+            return taken
+        changed = step.apply(now)
+        if changed != now and _is_sound(changed) and not _needs_more(changed, now, conditions):
+            taken.append(step)
+            now = changed
+    if _fits(now, conditions):
+        return taken
+    rest = _shorter_or_smaller(now, conditions)
+    return None if rest is None else [*taken, *rest]
+
+
+def _only_needed(recipe: Recipe, steps: Sequence[_Step], conditions: Conditions) -> list[_Step]:
+    """The steps without those that it fits without, tried from the costliest on."""
+    needed = list(steps)
+    for step in reversed(steps):
+        others = [other for other in needed if other is not step]
+        changed = _applied(recipe, others)
+        if _is_sound(changed) and _fits(changed, conditions):
+            needed = others
+    return needed
+
+
+def _levers(recipe: Recipe) -> list[_Step]:
+    """What can be set otherwise while rows, rank and model stay, the cheapest first."""
+    swift = recipe.swift
+    batch = swift.get("per_device_train_batch_size", 1)
+    accumulation = swift.get("gradient_accumulation_steps", 16)
+    steps = [
+        _env("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True", "the allocator wastes less"),
+        _set("use_liger_kernel", True, "the loss without logits, the same to rounding"),
+        _set("lora_dropout", 0.0, "no masks and dropped copies; 3 epochs hardly need them"),
+        _set("per_device_eval_batch_size", 1, "evaluates row by row, with the same result"),
+    ]
+    if isinstance(batch, int) and batch > 1 and isinstance(accumulation, int):
+        more = batch * accumulation
+        why = f"the effective batch stays {more}, and nothing is padded"
+        steps += [_batch_of_one(more, why)]
+    steps += [
+        _set("optim", "adamw_8bit", "two bytes of optimizer state a number"),
+        _set("bnb_4bit_use_double_quant", True, "quantises the scales too"),
+        *_plugin_steps(),
+        _set("lora_dtype", "bfloat16", "rounds the adapter: late, small updates may be lost"),
+    ]
+    if swift.get("tuner_type") == "full":
+        steps.append(_set("torch_dtype", "bfloat16", "rounds the weights: small updates are lost"))
+    else:
+        steps.append(_quantise())
+    return steps
+
+
+def _plugin_steps() -> list[_Step]:
+    reasons = {
+        "embedding_on_cpu": "the frozen embedding stays in host memory",
+        "checkpoint_offload": "layer inputs wait in host memory",
+        "tiled_mlp": "the MLP takes a part of a row at a time",
+    }
+    shipped = shipped_plugins()
+    return [_plugin(name, why) for name, why in reasons.items() if name in shipped]
+
+
+def _shorter_or_smaller(recipe: Recipe, conditions: Conditions) -> list[_Step] | None:
+    """Shorter rows down to a floor, and where that is not enough the largest rank at which it is.
+
+    Then as long as fits with that rank.
+    """
+    length = _planned_length(recipe, conditions)
+    floor = _floor(length, conditions)
+    for rank_steps in _ranks(recipe):
+        ranked = _applied(recipe, rank_steps)
+        if not _fits(_with_swift(ranked, max_length=floor), conditions):
+            continue
+        if _fits(ranked, conditions):
+            return rank_steps
+        longest = plan_under(ranked, conditions).longest_length
+        fitting = max(floor, min(longest, length))
+        if not _fits(_with_swift(ranked, max_length=fitting), conditions):
+            fitting = floor
+        return [_set("max_length", fitting, _shorter_why(conditions)), *rank_steps]
+    return None
+
+
+def _shorter_why(conditions: Conditions) -> str:
+    if conditions.lengths is None:
+        return "longer rows are rejected; --data-report tells how many there are"
+    return "rejects at most one row in a hundred"
+
+
+def _floor(length: int, conditions: Conditions) -> int:
+    if conditions.length is not None:
+        return length
+    if conditions.lengths is not None:
+        return min(length, conditions.lengths.p99)
+    half = length // 2 // LENGTH_STEP * LENGTH_STEP
+    return min(length, max(_SHORTEST, half))
+
+
+def _planned_length(recipe: Recipe, conditions: Conditions) -> int:
+    return plan_under(recipe, conditions).length
+
+
+def _ranks(recipe: Recipe) -> Iterator[list[_Step]]:
+    """The recipe's rank, then halves of it, the scale alpha / rank kept."""
+    yield []
+    rank, alpha = recipe.swift.get("lora_rank", 8), recipe.swift.get("lora_alpha", 32)
+    if recipe.swift.get("tuner_type") == "full" or not isinstance(rank, int):
+        return
+    smaller = rank // 2
+    while smaller >= _SMALLEST_RANK:
+        scaled = alpha * smaller / rank if isinstance(alpha, int | float) else alpha
+        whole = int(scaled) if isinstance(scaled, float) and scaled.is_integer() else scaled
+        yield [_rank(smaller, whole)]
+        smaller //= 2
+
+
+def _fits(recipe: Recipe, conditions: Conditions) -> bool:
+    return _under(recipe, conditions).fits is True
+
+
+def _needs_more(changed: Recipe, now: Recipe, conditions: Conditions) -> bool:
+    """Whether a change takes memory (an optimizer smaller than ours); one of no use may yet help
+    when another phase is the highest."""
+    return _under(changed, conditions).reserved_mib > _under(now, conditions).reserved_mib
+
+
+def _under(recipe: Recipe, conditions: Conditions) -> Plan:
+    """The plan with the recipe's own max_length, which a step may have changed."""
+    return plan_under(recipe, conditions.model_copy(update={"length": None}))
+
+
+def _is_sound(recipe: Recipe) -> bool:
+    """Whether `palmswift recipes check` has nothing against it."""
+    values = recipe.model_dump(mode="json", exclude_none=True, exclude={"base"})
+    return not check_recipe(RecipeText(Path(recipe.name), values, {}, ()))
+
+
+def _fitted(recipe: Recipe, steps: Sequence[_Step], conditions: Conditions) -> Fitted:
+    changes, now = [], recipe
+    before = _under(now, conditions)
+    for step in steps:
+        now = step.apply(now)
+        after = _under(now, conditions)
+        saved = before.reserved_mib - after.reserved_mib
+        changes.append(Change(what=step.what, why=step.why, saved_mib=saved))
+        before = after
+    return Fitted(now, before, changes)
+
+
+def _applied(recipe: Recipe, steps: Sequence[_Step]) -> Recipe:
+    for step in steps:
+        recipe = step.apply(recipe)
+    return recipe
+
+
+def _with_swift(recipe: Recipe, **values: Any) -> Recipe:
+    return recipe.model_copy(update={"swift": {**recipe.swift, **values}})
+
+
+def _set(name: str, value: Any, why: str) -> _Step:
+    shown = str(value).lower() if isinstance(value, bool) else value
+    return _Step(f"swift.{name}={shown}", why, lambda recipe: _with_swift(recipe, **{name: value}))
+
+
+def _env(name: str, value: str, why: str) -> _Step:
+    def apply(recipe: Recipe) -> Recipe:
+        return recipe.model_copy(update={"env": {**recipe.env, name: value}})
+
+    return _Step(f"env.{name}={value}", why, apply)
+
+
+def _plugin(name: str, why: str) -> _Step:
+    def apply(recipe: Recipe) -> Recipe:
+        shape = shape_of_model(recipe.model)
+        full = recipe.swift.get("tuner_type") == "full"
+        refused = name == "embedding_on_cpu" and (shape is None or shape.tied or full)
+        if name in recipe.plugins or refused:
+            return recipe
+        return recipe.model_copy(update={"plugins": [*recipe.plugins, name]})
+
+    return _Step(f"plugins+={name}", why, apply)
+
+
+def _batch_of_one(accumulation: int, why: str) -> _Step:
+    values = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": accumulation}
+    what = f"swift.per_device_train_batch_size=1 swift.gradient_accumulation_steps={accumulation}"
+    return _Step(what, why, lambda recipe: _with_swift(recipe, **values))
+
+
+def _quantise() -> _Step:
+    values = {
+        "quant_method": "bnb",
+        "quant_bits": 4,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_compute_dtype": "bfloat16",
+        "bnb_4bit_use_double_quant": True,
+    }
+    what = "swift.quant_method=bnb swift.quant_bits=4"
+    return _Step(
+        what,
+        "4-bit weights under the adapter, at a small loss of quality",
+        lambda recipe: _with_swift(recipe, **values),
+    )
+
+
+def _rank(rank: int, alpha: Any) -> _Step:
+    what = f"swift.lora_rank={rank} swift.lora_alpha={alpha}"
+    why = "a smaller adapter, its scale kept"
+    return _Step(what, why, lambda recipe: _with_swift(recipe, lora_rank=rank, lora_alpha=alpha))
+
+
+def _smaller_model(model_id: str) -> _Step:
+    def apply(recipe: Recipe) -> Recipe:
+        model = recipe.model.model_copy(update={"id": model_id, "revision": None})
+        return recipe.model_copy(update={"model": model})
+
+    return _Step(f"model.id={model_id}", "the larger one does not fit by any setting", apply)

@@ -1,0 +1,25 @@
+swift sft \
+  --model ../my_models \
+  --model_type qwen3 \
+  --dataset ./data/clean_train.json \
+  --template qwen3 \
+  --output_dir ./qwen3_output \
+  --num_train_epochs 3 \
+  --per_device_train_batch_size 1 \
+  --gradient_accumulation_steps 16 \
+  --learning_rate 3e-6 \
+  --max_length 1024 \
+  --logging_steps 1 \
+  --save_steps 100 \
+  --eval_steps 100 \
+  --eval_strategy steps \
+  --lora_rank 64 \
+  --lora_alpha 128 \
+  --lora_dropout 0.05 \
+  --gradient_checkpointing true \
+  --quant_method bnb \
+  --quant_bits 4 \
+  --bnb_4bit_compute_dtype bfloat16 \
+  --bnb_4bit_quant_type nf4 \
+  --bnb_4bit_use_double_quant true \
+  --device_map auto

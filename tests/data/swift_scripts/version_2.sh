@@ -1,0 +1,13 @@
+swift sft \
+    --model_id_or_path /models/qwen3 \
+    --sft_type lora \
+    --template_type qwen3 \
+    --dtype bf16 \
+    --batch_size 2 \
+    --dataset_test_ratio 0.05 \
+    --dataset rows.jsonl \
+    --quantization_bit 4 \
+    --quant_method bnb \
+    --use_flash_attn true \
+    --deepspeed default-zero2 \
+    --max_length 1024
