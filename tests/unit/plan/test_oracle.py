@@ -1,8 +1,10 @@
-"""The planner gives the figures of an independent analysis of 8B on an 8 GB card, to a thousandth.
+"""The planner gives the figures of an independent analysis of 8B, to a thousandth but for one term.
 
 Peaks in MiB at four lengths, all tokens supervised, gradients accumulated, and the longest row
 (a multiple of 64) within 7,537 MiB. They were worked out beside the planner, from an
-operation-by-operation simulation, and are not its own output.
+operation-by-operation simulation, and are not its own output. The analysis left out the sum of
+down_proj's input gradients, which the simulation in benchmarks/memory has: it makes rows of
+thousands of tokens dearer, so there the planner may only be above the analysis, by 1 % at most.
 """
 
 from __future__ import annotations
@@ -72,6 +74,17 @@ _TABLE = [
     ("all", 64, (5816, 5907, 6090, 6455), 10112),
 ]
 
+_LONGEST_WITH_THE_TERM = {6016: 5952, 5568: 5504, 5760: 5696, 15040: 13824, 14336: 13184} | {
+    10112: 9472,
+    5184: 5120,
+    12928: 11904,
+}
+"""Longest rows of the analysis that the term it left out makes shorter, and what they become."""
+
+
+def _longest(of_the_analysis: int) -> int:
+    return _LONGEST_WITH_THE_TERM.get(of_the_analysis, of_the_analysis)
+
 
 @pytest.mark.parametrize(("settings", "rank", "peaks", "longest"), _TABLE)
 def test_8b_peaks_and_longest_rows_are_those_of_the_analysis(
@@ -80,8 +93,8 @@ def test_8b_peaks_and_longest_rows_are_those_of_the_analysis(
     run = dataclasses.replace(_SETTINGS[settings], rank=rank)
     for length, expected in zip((512, 1024, 2048, 4096), peaks, strict=True):
         peak = predict(dataclasses.replace(run, length=length)).bytes / MIB
-        assert peak == pytest.approx(expected, rel=0.01)
-    assert longest_length(run, 7537) == pytest.approx(longest, rel=0.1)
+        assert expected * 0.999 <= peak <= expected * (1.001 if length < 4096 else 1.006)
+    assert longest_length(run, 7537) == _longest(longest)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +122,8 @@ def test_the_other_sizes_are_those_of_the_analysis(
     size: str, length: int, quantized: bool, expected: int
 ) -> None:
     run = TrainingRun(QWEN3[size], 16, length, liger=True, dropout=0.0, quantized=quantized)
-    assert predict(run).bytes / MIB == pytest.approx(expected, rel=0.01)
+    peak = predict(run).bytes / MIB
+    assert expected * 0.999 <= peak <= expected * (1.001 if length < 4096 else 1.01)
 
 
 @pytest.mark.parametrize(
@@ -132,4 +146,4 @@ def test_rank_32_reaches_the_lengths_of_the_analysis(
         embedding_on_cpu=offload is not None,
         checkpoint_offload=offload == "both",
     )
-    assert longest_length(run, 7537) == pytest.approx(longest, rel=0.1)
+    assert longest_length(run, 7537) == _longest(longest)
