@@ -84,3 +84,12 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     with path.open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
+
+
+def with_part(text: str, begin: str, end: str, part: str) -> str:
+    """`text` with what stands between two marks replaced. ValueError: a mark is missing."""
+    before, opening, rest = text.partition(begin)
+    _, closing, after = rest.partition(end)
+    if not opening or not closing:
+        raise ValueError(f"the text lacks {begin!r} or {end!r}")
+    return f"{before}{begin}\n{part}\n{end}{after}"

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from palmswift.data.policy import CHANGES, CHECKS
-from palmswift.files import write_text
+from palmswift.files import with_part, write_text
 from palmswift.paths import project_root
 
 BEGIN = "<!-- written by: python -m palmswift.data.policy_table -->"
@@ -29,11 +29,7 @@ def tables() -> str:
 
 def with_tables(readme: str) -> str:
     """`readme` with the part between its two marks renewed. ValueError: a mark is missing."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the README lacks {BEGIN!r} or {END!r}")
-    return f"{before}{BEGIN}\n{tables()}\n{END}{after}"
+    return with_part(readme, BEGIN, END, tables())
 
 
 def main() -> int:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from palmswift.files import write_text
+from palmswift.files import with_part, write_text
 from palmswift.plan.fit import Plan, plan_recipe
 from palmswift.recipes.load import load_checked
 from palmswift.recipes.recipe import Recipe
@@ -29,11 +29,7 @@ def table() -> str:
 
 def with_table(readme: str) -> str:
     """`readme` with the table between its two marks renewed. ValueError: a mark is missing."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the README lacks {BEGIN!r} or {END!r}")
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    return with_part(readme, BEGIN, END, table())
 
 
 def main() -> int:
