@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from palmswift.launchers.plugin_files import plugin_arguments
+from palmswift.launchers.plugin_files import SUPERVISION, plugin_arguments
 from palmswift.recipes.recipe import Recipe, SwiftValue
 
 SERVED_AS_TRAINED = (
@@ -67,8 +67,8 @@ def training_arguments(recipe: Recipe, paths: TrainingPaths) -> dict[str, SwiftV
     arguments["add_version"] = False
     # A loss that is NaN would be logged as 0, and the run would pass for a good one.
     arguments["logging_nan_inf_filter"] = False
-    if recipe.plugins:
-        arguments["external_plugins"] = [*plugin_arguments(recipe.plugins)]
+    if plugins := [*SUPERVISION, *recipe.plugins]:
+        arguments["external_plugins"] = [*plugin_arguments(plugins)]
     if paths.resume_from is not None:
         arguments["resume_from_checkpoint"] = str(paths.resume_from)
     return {**arguments, **recipe.swift}

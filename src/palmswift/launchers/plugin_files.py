@@ -9,6 +9,9 @@ from palmswift.paths import project_path
 from palmswift.recipes.catalogue import nearest
 from palmswift.recipes.plugins import PLUGINS, is_plugin_file, shipped_plugins
 
+SUPERVISION: tuple[str, ...] = ()
+"""Shipped plugins that every training loads, beside those that its recipe names."""
+
 
 def plugin_path(entry: str) -> Path:
     """The absolute path of a plugin: one that comes with palmswift, or a file of the user's own.

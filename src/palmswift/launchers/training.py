@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,15 +28,15 @@ from palmswift.launchers.arguments import (
     child_environment,
     source_arguments,
 )
+from palmswift.launchers.attempt import run_attempt
 from palmswift.launchers.machine import machine_problems, memory_problem, plan_here
 from palmswift.launchers.plugin_files import plugin_path
 from palmswift.launchers.render import Rendered, render_training
 from palmswift.launchers.run_folder import RunFolder, checkpoints, contents_of
-from palmswift.launchers.training_log import TrainingLog, TrainingView, sparkline
-from palmswift.launchers.verdict import Verdict, judge
+from palmswift.launchers.training_log import sparkline
+from palmswift.launchers.verdict import Verdict
 from palmswift.paths import project_path
 from palmswift.plan.lengths import Lengths, read_lengths
-from palmswift.process import ProcessGroup
 from palmswift.recipes.load import load_checked
 from palmswift.recipes.recipe import Recipe
 from palmswift.recipes.source import shown
@@ -247,7 +246,7 @@ def train_stage(run: RunFolder, model: str, console: Console) -> Path:
     with run.stage("train") as facts:
         where = f", from {kept[-1].name}" if kept else ""
         console.note(f"train    {run.recipe.swift_command}{where}; log: {shown(log)}")
-        verdict = _run_training(command, run, log)
+        verdict = run_attempt(run, command, log)
         facts.update(_facts(verdict, run))
         if verdict.failure is not None:
             raise ChildError(
@@ -262,10 +261,6 @@ def train_stage(run: RunFolder, model: str, console: Console) -> Path:
     return verdict.checkpoint
 
 
-def _evaluates(recipe: Recipe) -> bool:
-    return recipe.swift.get("eval_strategy", "no") != "no"
-
-
 def _facts(verdict: Verdict, run: RunFolder) -> dict[str, Any]:
     facts: dict[str, Any] = {"steps": verdict.steps}
     if verdict.losses:
@@ -277,29 +272,6 @@ def _facts(verdict: Verdict, run: RunFolder) -> dict[str, Any]:
     if verdict.failure is not None:
         facts["failure"] = verdict.failure._asdict()
     return facts
-
-
-def _run_training(command: Rendered, run: RunFolder, log: Path) -> Verdict:
-    history = TrainingLog(run.training / "logging.jsonl")
-    history.poll()
-    log_start = log.stat().st_size if log.is_file() else 0
-    with (
-        ProcessGroup(command.argv, log=log, env=command.env) as child,
-        TrainingView(history) as view,
-    ):
-        exit_code = None
-        while exit_code is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                exit_code = child.wait(0.5)
-            view.update()
-    return judge(
-        run.training,
-        log,
-        exit_code,
-        expects_eval=(run.data / "val.jsonl").is_file() and _evaluates(run.recipe),
-        keep_best=run.recipe.swift.get("load_best_model_at_end") is True,
-        log_start=log_start,
-    )
 
 
 def train_stages(run: RunFolder, console: Console) -> Path:

@@ -1,0 +1,42 @@
+"""One launch of ms-swift's training for a run: started, watched, and judged when it has ended."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from pathlib import Path
+
+from palmswift.launchers.render import Rendered
+from palmswift.launchers.run_folder import RunFolder
+from palmswift.launchers.training_log import TrainingLog, TrainingView
+from palmswift.launchers.verdict import Verdict, judge
+from palmswift.process import ProcessGroup
+from palmswift.recipes.recipe import Recipe
+
+
+def run_attempt(run: RunFolder, command: Rendered, log: Path) -> Verdict:
+    """Run the command to its end, its output in `log`, and judge what it left in the run."""
+    history = TrainingLog(run.training / "logging.jsonl")
+    history.poll()
+    log_start = log.stat().st_size if log.is_file() else 0
+    with (
+        ProcessGroup(command.argv, log=log, env=command.env) as child,
+        TrainingView(history) as view,
+    ):
+        exit_code = None
+        while exit_code is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                exit_code = child.wait(0.5)
+            view.update()
+    return judge(
+        run.training,
+        log,
+        exit_code,
+        expects_eval=(run.data / "val.jsonl").is_file() and _evaluates(run.recipe),
+        keep_best=run.recipe.swift.get("load_best_model_at_end") is True,
+        log_start=log_start,
+    )
+
+
+def _evaluates(recipe: Recipe) -> bool:
+    return recipe.swift.get("eval_strategy", "no") != "no"
