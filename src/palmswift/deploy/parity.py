@@ -113,9 +113,9 @@ def lines(found: ParityReport, truth: Truth) -> list[str]:
     policy = "false" if _answers_at_once(truth) else "true"
     for cause, names in found.causes.items():
         what, remedy = CAUSES[cause]
-        detail = next(one.detail for one in found.prompts if one.cause == cause)
+        shown = next(one for one in found.prompts if one.cause == cause)
         said.append(f"{cause}: {what} ({len(names)} of {total} prompts)")
-        said.append(f"  {names[0]}: {detail}")
+        said.append(f"  {shown.name}: {shown.detail}")
         said.append(f"  -> {remedy.format(thinking=policy, stop=truth.stop_ids)}")
     verdict = "the served model is the trained one" if found.passed else "NOT the trained model"
     return [*said, f"parity    {verdict}"]

@@ -81,6 +81,12 @@ CAUSES: dict[str, tuple[str, str]] = {
 }
 """Every cause that is told apart: what it is, and what to do."""
 
+_EXPLAINS = {
+    "adapter_missing": ("other_weights", "lossy_weights"),
+    "other_weights": ("lossy_weights",),
+}
+"""What one prompt shows for certain explains what others only hint at."""
+
 _LOSSY_LIMIT = 1.0
 """Nats a token: rounding to 4 bits moves log-probabilities by tenths, other weights by more."""
 
@@ -344,6 +350,14 @@ def report(
     for one in compared:
         if one.cause is not None:
             causes.setdefault(one.cause, []).append(one.name)
+    for likelier, explained in _EXPLAINS.items():
+        for cause in explained if likelier in causes else ():
+            causes[likelier] = [
+                one.name
+                for one in compared
+                if one.name in causes[likelier] or one.name in causes.get(cause, ())
+            ]
+            causes.pop(cause, None)
     measured = [one.divergence for one in compared if one.divergence is not None]
     return ParityReport(
         run=run,

@@ -20,6 +20,7 @@ EXAMPLES = """
 python deploy/serve.py --run latest
 python deploy/serve.py --run latest --port 8001 --detach
 python deploy/serve.py --run latest --base
+python deploy/serve.py --run latest --server vllm --also older=runs/my-run/train/checkpoint-80
 python deploy/serve.py --model models/Qwen3-0.6B --adapter runs/my-run/train/checkpoint-80
 python deploy/serve.py --model Qwen/Qwen3-0.6B --set enable_thinking=false --dry-run
 export PALMSWIFT_API_KEY=$(openssl rand -hex 24); python deploy/serve.py --run latest --host 0.0.0.0
@@ -51,6 +52,21 @@ def _parser() -> argparse.ArgumentParser:
         "--backend",
         choices=("transformers", "vllm", "sglang", "lmdeploy"),
         help="what computes the answers (transformers)",
+    )
+    parser.add_argument(
+        "--server",
+        choices=("swift", "vllm"),
+        help="`swift deploy` (the default), or vLLM's own server: several models, metrics",
+    )
+    parser.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="a further adapter on the same base under NAME (--server vllm); may be repeated",
+    )
+    parser.add_argument(
+        "--base-name", metavar="NAME", help="the base beside its adapters (--server vllm: `base`)"
     )
     parser.add_argument(
         "--set",
@@ -118,9 +134,11 @@ def _changed(args: argparse.Namespace, spec: ServerSpec) -> ServerSpec:
     from palmswift.deploy.settings import parse_settings
     from palmswift.deploy.spec import ServerSpec
 
-    asked = {key: getattr(args, key) for key in ("name", "host", "port", "backend")}
+    words = ("name", "host", "port", "backend", "server", "base_name")
+    asked = {key: getattr(args, key) for key in words}
     asked["ready_timeout"] = args.ready_timeout
     changes = {key: value for key, value in asked.items() if value is not None}
+    changes["more_adapters"] = named_folders(args.also)
     changes["swift"] = {**spec.swift, **parse_settings(args.set)}
     changes["api_key"] = os.environ.get(KEY_VARIABLE) or None
     try:
@@ -131,6 +149,21 @@ def _changed(args: argparse.Namespace, spec: ServerSpec) -> ServerSpec:
             for item in error.errors()
         ]
         raise InputError(f"{spec.name} cannot be served", problems) from None
+
+
+def named_folders(words: Sequence[str]) -> dict[str, Path]:
+    """`NAME=DIR` words; `InputError` with every one that is not."""
+    from palmswift.paths import user_path
+
+    pairs = [word.partition("=") for word in words]
+    problems = [
+        Problem("is not NAME=DIR", f"--also {word}")
+        for word, (name, _, folder) in zip(words, pairs, strict=True)
+        if not name or not folder
+    ]
+    if problems:
+        raise InputError("the adapters cannot be read", problems)
+    return {name: user_path(folder).resolve() for name, _, folder in pairs}
 
 
 def _body(args: argparse.Namespace, console: Console) -> Done:
@@ -175,9 +208,12 @@ def _dry_run(spec: ServerSpec, console: Console) -> Done:
 
 
 def _say_how(server: Server, console: Console, *, detached: bool) -> None:
+    from palmswift.deploy.vllm_server import served_names
+
     key = "" if server.spec.api_key is None else " --api-key-env PALMSWIFT_API_KEY"
     console.say(f"endpoint  {server.base_url}")
-    console.say(f"model     {server.spec.name}")
+    for name in served_names(server.spec):
+        console.say(f"model     {name}")
     console.say(f"log       {server.log}")
     console.say(f"chat      python eval/chat.py --endpoint {server.base_url}{key}")
     stop = f"python deploy/stop.py --port {server.port}" if detached else "Ctrl-C"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+from palmswift.deploy import vllm_server
 from palmswift.deploy.ending import Ended, end_server
 from palmswift.deploy.explain import server_error
 from palmswift.deploy.keyed import KEY_VARIABLE
@@ -30,6 +31,7 @@ from palmswift.deploy.state import (
     seconds_after_boot,
     servers_dir,
 )
+from palmswift.deploy.vllm_server import vllm_arguments
 from palmswift.errors import ChildError
 from palmswift.files import write_text
 from palmswift.launchers.render import PROGRAM_VARIABLE, Rendered, render_command
@@ -43,6 +45,14 @@ _REFUSALS = 3
 
 def server_command(spec: ServerSpec, port: int) -> Rendered:
     """The command that serves `spec` on `port`; the key is in none of it."""
+    if spec.server == "vllm":
+        return render_command(
+            "vllm",
+            vllm_arguments(spec, port),
+            env=deploy_environment(spec),
+            title=f"{spec.name} on port {port}",
+            program=vllm_server.PROGRAM,
+        )
     program = None
     if spec.api_key is not None and not os.environ.get(PROGRAM_VARIABLE):
         program = [sys.executable, "-m", "palmswift.deploy.keyed"]
@@ -130,7 +140,8 @@ class Server:
         write_text(self.folder / f"{self.port}.sh", command.script)
         self.log.unlink(missing_ok=True)
         key = self.spec.api_key
-        secret = {} if key is None else {KEY_VARIABLE: key.get_secret_value()}
+        variable = KEY_VARIABLE if self.spec.server == "swift" else vllm_server.KEY_VARIABLE
+        secret = {} if key is None else {variable: key.get_secret_value()}
         process = ProcessGroup(
             command.argv,
             log=self.log,

@@ -55,6 +55,12 @@ class ServerSpec(BaseModel):
     adapter: Path | None = None
     """A LoRA checkpoint on that model."""
     backend: Backend = "transformers"
+    server: Literal["swift", "vllm"] = "swift"
+    """`swift deploy`, or vLLM's own server (palmswift.deploy.vllm_server)."""
+    more_adapters: dict[str, Path] = Field(default_factory=dict)
+    """Further adapters on the same base by the names that clients send; for vLLM's own server."""
+    base_name: str | None = None
+    """What clients call the untouched base beside its adapters; for vLLM's own server."""
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=0, ge=0, le=65535)
     """0: a free one is picked when the server starts."""
@@ -155,7 +161,7 @@ def deploy_arguments(spec: ServerSpec, port: int) -> dict[str, SwiftValue]:
     if spec.backend == "transformers":
         arguments["max_batch_size"] = 8
     if spec.backend == "vllm" and spec.adapter is not None:
-        arguments["vllm_max_lora_rank"] = _vllm_lora_rank(spec.adapter)
+        arguments["vllm_max_lora_rank"] = vllm_lora_rank(spec.adapter)
     return {**arguments, **spec.swift}
 
 
@@ -164,7 +170,7 @@ def deploy_environment(spec: ServerSpec) -> dict[str, str]:
     environment = {"PYTHONUNBUFFERED": "1"}
     if Path(spec.model).is_dir():
         environment |= OFFLINE
-    if spec.backend == "vllm" and importlib.util.find_spec("torchvision") is None:
+    if "vllm" in (spec.backend, spec.server) and importlib.util.find_spec("torchvision") is None:
         # ms-swift registers a vLLM plugin that imports torchvision, and the engine dies of it.
         environment["VLLM_PLUGINS"] = "none"
     return environment | spec.env
@@ -173,8 +179,9 @@ def deploy_environment(spec: ServerSpec) -> dict[str, str]:
 def check_spec(spec: ServerSpec) -> None:
     """Refuse what cannot be served, all reasons at once (`InputError`)."""
     problems = [*_model_problems(spec.model), *_name_problems(spec.name)]
-    if spec.adapter is not None:
-        problems += _adapter_problems(spec.adapter)
+    for adapter in filter(None, [spec.adapter, *spec.more_adapters.values()]):
+        problems += _adapter_problems(adapter)
+    problems += _several_problems(spec)
     problems += [
         Problem(f"{key} is not set this way", f"swift.{key}", f"it is set by {owner}")
         for key, owner in _OWN_ARGUMENTS.items()
@@ -225,6 +232,23 @@ def _name_problems(name: str) -> list[Problem]:
     return []
 
 
+def _several_problems(spec: ServerSpec) -> list[Problem]:
+    """What speaks against several models on one server."""
+    several = [*spec.more_adapters, *([spec.base_name] if spec.base_name else [])]
+    if several and spec.server == "swift":
+        # ms-swift 4.6.0 answers batched requests to named adapters with HTTP 400.
+        what = "several models on one server need vLLM's own"
+        return [Problem(what, ", ".join(several), "--server vllm")]
+    names = [spec.name, *several]
+    problems = [problem for name in several for problem in _name_problems(name)]
+    problems += [
+        Problem("two models on one server cannot have one name", name)
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
+    return [*problems, *(Problem("a name cannot have `=` in it", n) for n in several if "=" in n)]
+
+
 def _key_problems(spec: ServerSpec) -> list[Problem]:
     if spec.api_key is None:
         if is_loopback(spec.host):
@@ -250,7 +274,8 @@ def _base_of_adapter(adapter: Path) -> str:
     return str(_adapter_config(adapter).get("base_model_name_or_path") or "")
 
 
-def _vllm_lora_rank(adapter: Path) -> int:
+def vllm_lora_rank(adapter: Path) -> int:
+    """The least rank that vLLM can be told to make room for, for this adapter."""
     config = _adapter_config(adapter)
     pattern = config.get("rank_pattern")
     ranks = [config.get("r"), *(pattern.values() if isinstance(pattern, dict) else ())]

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 _PHASES = (
     (re.compile(r"run sh:"), "importing ms-swift"),
-    (re.compile(r"\] args: "), "loading the model"),
+    (re.compile(r"\] args: |Starting to load model"), "loading the model"),
+    (re.compile(r"Loading weights took"), "making room for the requests' context"),
     (re.compile(r"Started server process"), "waiting for the first completion"),
 )
 """A line of the log, and what goes on from there."""

@@ -18,7 +18,8 @@ from palmswift.launchers.arguments import (
 from palmswift.paths import project_root
 from palmswift.recipes.recipe import Recipe, SwiftValue, flag_words
 
-SwiftCommand = Literal["sft", "pt", "rlhf", "infer", "export", "deploy"]
+SwiftCommand = Literal["sft", "pt", "rlhf", "infer", "export", "deploy", "vllm"]
+"""A template's name; all but `vllm`, which is vLLM's own server, are words of `swift`."""
 
 PROGRAM_VARIABLE = "PALMSWIFT_SWIFT"
 """Environment variable that names another `swift` program (shell words)."""

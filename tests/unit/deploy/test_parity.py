@@ -219,6 +219,13 @@ def test_the_report_tells_every_cause_once_with_its_remedy() -> None:
     assert "NOT the trained model" in said_lines
 
 
+def test_what_one_prompt_shows_for_certain_explains_what_others_hint_at() -> None:
+    hint, sure = judged(seen(off=0.2)), judged(seen([31, 32, 33]))
+    found = report("run", "url", "m", TRUTH, [hint, sure], tells_tokens=True)
+    assert found.causes == {"adapter_missing": ["val 1", "val 1"]}
+    assert found.prompts[0].cause == "lossy_weights"
+
+
 @pytest.mark.parametrize(
     "address", ["127.0.0.1:8000", "http://127.0.0.1:8000/", "http://127.0.0.1:8000/v1/"]
 )

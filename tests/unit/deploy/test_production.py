@@ -1,0 +1,175 @@
+"""The production folder: each file as its own program reads it, serving what the run trained."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support_deploy import adapter_folder, model_folder
+
+from palmswift.deploy.board import PANELS
+from palmswift.deploy.production import main, slug_of
+from palmswift.launchers.run_folder import RunFolder
+from palmswift.recipes.recipe import Recipe
+
+METRICS = Path(__file__).parents[2] / "data" / "metrics" / "vllm_0_32_types.txt"
+
+Made = Callable[..., Path]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    """Writes the folder for a finished LoRA run, under a path with spaces and Chinese."""
+    base, checkpoint = tmp_path / "模型 base", "checkpoint-10"
+    model_folder(base)
+    recipe = Recipe.model_validate(
+        {
+            "name": "clinic_qwen3",
+            "summary": "A clinic's answers",
+            "model": {"id": str(base), "source": "local"},
+            "swift": {"template": "qwen3", "enable_thinking": False, "torch_dtype": "bfloat16"},
+            "budget": {"gpu_mib": 8192},
+        }
+    )
+    run = RunFolder.create(recipe, parent=tmp_path / "runs 运行")
+    adapter_folder(run.training / checkpoint)
+    with run.stage("model") as facts:
+        facts["model"] = str(base)
+    with run.stage("train") as facts:
+        facts["checkpoint"] = f"train/{checkpoint}"
+
+    def make(*words: str) -> Path:
+        out = tmp_path / "生产 folder"
+        assert main(["--run", str(run.path), "--out", str(out), *words]) == 0
+        return out
+
+    return make
+
+
+def document(path: Path) -> Any:
+    """A YAML file's content."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def test_compose_takes_the_file_as_it_is(made: Made) -> None:
+    out = made("--replicas", "2")
+    schema = ["--builtin-schema", "vendor.compose-spec", str(out / "compose.yaml")]
+    checked = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", *schema], capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_every_service_listens_on_this_machine_alone_and_needs_its_key(made: Made) -> None:
+    services = document(made() / "compose.yaml")["services"]
+    ports = [port for service in services.values() for port in service.get("ports", ())]
+    assert ports and all(port.startswith("127.0.0.1:") for port in ports)
+    assert services["server-1"]["environment"]["VLLM_API_KEY"].startswith("${PALMSWIFT_API_KEY:?")
+
+
+def test_the_containers_paths_are_those_that_compose_mounts(made: Made) -> None:
+    out = made()
+    server = document(out / "compose.yaml")["services"]["server-1"]
+    mounts = {volume["target"]: volume for volume in server["volumes"]}
+    assert all(Path(mount["source"]).is_dir() and mount["read_only"] for mount in mounts.values())
+    command = json.loads(
+        re.findall(r"^CMD (\[.*\])$", (out / "Dockerfile").read_text(encoding="utf-8"), re.M)[-1]
+    )
+    named = [word.rpartition("=")[2] for word in command if "/models/" in word]
+    assert sorted(named) == sorted(mounts)
+    assert not any("生产" in word or "模型" in word for word in command)
+
+
+def test_several_replicas_stand_behind_one_port_and_each_is_scraped(made: Made) -> None:
+    out = made("--replicas", "3", "--port", "8123")
+    services = document(out / "compose.yaml")["services"]
+    replicas = [name for name in services if name.startswith("server-")]
+    assert len(replicas) == 3
+    assert not any("ports" in services[name] for name in replicas)
+    assert services["balancer"]["ports"] == ["127.0.0.1:8123:8000"]
+    devices = [
+        services[name]["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"]
+        for name in replicas
+    ]
+    assert devices == [["0"], ["1"], ["2"]]
+    balanced = (out / "nginx.conf").read_text(encoding="utf-8")
+    assert re.findall(r"server (server-\d):8000", balanced) == replicas
+    (scraped,) = document(out / "prometheus.yml")["scrape_configs"]
+    assert scraped["static_configs"][0]["targets"] == [f"{name}:8000" for name in replicas]
+
+
+def test_kubernetes_waits_for_a_start_and_keeps_the_key_in_a_secret(made: Made) -> None:
+    text = (made("--replicas", "2") / "kubernetes.yaml").read_text(encoding="utf-8")
+    deployment, service = yaml.safe_load_all(text)
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert deployment["spec"]["replicas"] == 2
+    probe = container["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 600
+    assert container["env"][0]["valueFrom"]["secretKeyRef"]["key"] == "api-key"
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": 1}
+    assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
+
+
+def test_the_systemd_unit_starts_a_script_that_refuses_to_run_without_a_key(made: Made) -> None:
+    out = made()
+    (unit,) = out.glob("*.service")
+    assert f'ExecStart=/usr/bin/env bash "{out}/server.sh"' in unit.read_text(encoding="utf-8")
+    bash = shutil.which("bash")
+    assert bash is not None
+    started = subprocess.run([bash, str(out / "server.sh")], env={}, capture_output=True, text=True)
+    assert started.returncode != 0
+    assert "PALMSWIFT_API_KEY: set it in .env" in started.stderr
+
+
+def test_no_secret_is_written(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PALMSWIFT_API_KEY", "very-secret-key")
+    out = made()
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert not any("very-secret-key" in path.read_text(encoding="utf-8") for path in files)
+
+
+def test_the_board_asks_only_for_what_vllm_measures(made: Made) -> None:
+    types = dict(re.findall(r"# TYPE (\S+) (\S+)", METRICS.read_text(encoding="utf-8")))
+    series = {
+        *(name for name, kind in types.items() if kind in ("gauge", "counter")),
+        *(f"{name}_bucket" for name, kind in types.items() if kind == "histogram"),
+    }
+    asked = {
+        name
+        for panel in PANELS
+        for expression in panel.expressions.values()
+        for name in re.findall(r"vllm:\w+", expression)
+    }
+    assert asked <= series
+    (board,) = (made() / "grafana" / "dashboards").glob("*.json")
+    panels = json.loads(board.read_text(encoding="utf-8"))["panels"]
+    assert [panel["title"] for panel in panels] == [panel.title for panel in PANELS]
+    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
+    assert len(places) == len(panels)
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [("clinic_qwen3", "clinic-qwen3"), ("模型", "model"), ("A" * 90, "a" * 40), ("-x.", "x")],
+)
+def test_a_name_becomes_one_that_containers_may_have(name: str, slug: str) -> None:
+    assert slug_of(name) == slug
+
+
+def test_a_folder_of_something_else_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
+    words = ["--out", str(tmp_path), "--replicas", "0", "--port", "99999"]
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert "none of ours" in told and "--replicas" in told and "--port" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
