@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 from pathlib import Path
 
+from palmswift.launchers.engines.ranks import quote_rank_logs
 from palmswift.launchers.render import Rendered
 from palmswift.launchers.run_folder import RunFolder
 from palmswift.launchers.training_log import TrainingLog, TrainingView
@@ -28,6 +29,8 @@ def run_attempt(run: RunFolder, command: Rendered, log: Path) -> Verdict:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 exit_code = child.wait(0.5)
             view.update()
+    if exit_code != 0:
+        quote_rank_logs(run.logs, log)
     return judge(
         run.training,
         log,

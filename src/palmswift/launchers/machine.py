@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from palmswift.errors import Problem
+from palmswift.launchers.engines.machine import engine_problems, needs_gpu_here
 from palmswift.launchers.render import PROGRAM_VARIABLE
 from palmswift.plan.cards import CONTEXT_MIB, DESKTOP_MIB, card_called
 from palmswift.plan.fit import Conditions, Plan, plan_under
@@ -28,10 +29,8 @@ _SHARE_MIB = CONTEXT_MIB + DESKTOP_MIB
 def machine_problems(recipe: Recipe, folder: Path) -> list[Problem]:
     """Why this machine cannot run the recipe with results under `folder`; empty when it can."""
     problems = []
-    if recipe.launch.nodes > 1:
-        what = f"launch.nodes is {recipe.launch.nodes}, and palmswift trains on one machine so far"
-        problems.append(Problem(what, remedy="--set launch.nodes=1"))
-    if recipe.needs_gpu:
+    problems += engine_problems(recipe)
+    if needs_gpu_here(recipe):
         problems += _gpu_problems(recipe)
     if installed_version() is None and PROGRAM_VARIABLE not in os.environ:
         problems.append(
@@ -80,7 +79,7 @@ def _gpu_problems(recipe: Recipe) -> list[Problem]:
 def plan_here(recipe: Recipe, lengths: Lengths | None = None) -> Plan:
     """The plan on this machine's roomiest card as it is now, else on the recipe's own."""
     best = _roomiest()
-    if best is None or not recipe.needs_gpu:
+    if best is None or not needs_gpu_here(recipe):
         return plan_under(recipe, Conditions(lengths=lengths))
     return plan_under(recipe, _conditions(best, lengths), card_called(best.name))
 
@@ -94,7 +93,7 @@ def memory_problem(
     `overrides` are the `--set` words that the recipe came with, for the remedy.
     """
     best = _roomiest()
-    if best is None or not recipe.needs_gpu:
+    if best is None or not needs_gpu_here(recipe):
         return None
     conditions = _conditions(best, lengths)
     plan = plan_under(recipe, conditions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from palmswift.launchers.arguments import TrainingPaths, child_environment, training_arguments
+from palmswift.launchers.arguments import TrainingPaths, training_arguments, training_environment
 from palmswift.launchers.render import render_command
 from palmswift.recipes.recipe import Recipe, SwiftValue
 from palmswift.recipes.yaml_text import dump
@@ -25,7 +25,7 @@ class Standalone(NamedTuple):
 def standalone(recipe: Recipe, form: Form) -> Standalone:
     """The training of `recipe` without a run folder, the data gate and the watching."""
     arguments = standalone_arguments(recipe)
-    environment = child_environment(recipe, recipe.model.id)
+    environment = training_environment(recipe, recipe.model.id)
     title = f"{recipe.name}: {recipe.summary}"
     if form == "sh":
         text = render_command(

@@ -29,9 +29,11 @@ from palmswift.launchers.arguments import (
     source_arguments,
 )
 from palmswift.launchers.attempt import run_attempt
+from palmswift.launchers.engines.commands import launch_remarks, training_command
+from palmswift.launchers.engines.follow import follow
 from palmswift.launchers.machine import machine_problems, memory_problem, plan_here
 from palmswift.launchers.plugin_files import plugin_path
-from palmswift.launchers.render import Rendered, render_training
+from palmswift.launchers.render import Rendered
 from palmswift.launchers.run_folder import RunFolder, checkpoints, contents_of
 from palmswift.launchers.training_log import sparkline
 from palmswift.launchers.verdict import Verdict
@@ -225,7 +227,7 @@ def _training_command(run: RunFolder, model: str, resume_from: Path | None) -> R
         output=run.training,
         resume_from=resume_from,
     )
-    return render_training(run.recipe, paths)
+    return training_command(run, paths)
 
 
 def train_stage(run: RunFolder, model: str, console: Console) -> Path:
@@ -246,6 +248,8 @@ def train_stage(run: RunFolder, model: str, console: Console) -> Path:
     with run.stage("train") as facts:
         where = f", from {kept[-1].name}" if kept else ""
         console.note(f"train    {run.recipe.swift_command}{where}; log: {shown(log)}")
+        for remark in launch_remarks(run.recipe, int(run.facts("data").get("train", 0))):
+            console.note(f"         {remark}")
         verdict = run_attempt(run, command, log)
         facts.update(_facts(verdict, run))
         if verdict.failure is not None:
@@ -274,9 +278,31 @@ def _facts(verdict: Verdict, run: RunFolder) -> dict[str, Any]:
     return facts
 
 
-def train_stages(run: RunFolder, console: Console) -> Path:
-    """Model, data, train: all three, those that are done left as they are; the checkpoint."""
+def prepare_stages(run: RunFolder, console: Console) -> str:
+    """Model and data, those that are done left as they are, and the plan; the model."""
     model = model_stage(run, console)
     data_stage(run, model, console)
     write_plan(run)
-    return train_stage(run, model, console)
+    return model
+
+
+def train_stages(run: RunFolder, console: Console) -> Path:
+    """Model, data, train: all three, those that are done left as they are; the checkpoint."""
+    return train_stage(run, prepare_stages(run, console), console)
+
+
+def follow_stages(run: RunFolder, console: Console) -> None:
+    """A further node's model, data and part of the training, recorded in its own run folder."""
+    model = prepare_stages(run, console)
+    if run.is_done("train"):
+        return
+    with run.stage("train") as facts:
+        facts["node_rank"] = run.recipe.launch.node_rank
+        command = resumed_command(run, model)
+        follow(run, command, run.recipe.launch.node_rank, console)
+
+
+def resumed_command(run: RunFolder, model: str) -> Rendered:
+    """The training's command, from the last whole checkpoint on where there is one."""
+    kept = checkpoints(run.training)
+    return _training_command(run, model, kept[-1] if kept else None)
