@@ -147,7 +147,9 @@ def _recipes_within(free_mib: int) -> list[str]:
     fitting = [
         recipe
         for recipe in known
-        if recipe.needs_gpu and recipe.budget.gpu_mib - _SHARE_MIB <= free_mib
+        if needs_gpu_here(recipe)
+        and recipe.launch.world == 1
+        and recipe.budget.gpu_mib - _SHARE_MIB <= free_mib
     ]
     return [recipe.name for recipe in sorted(fitting, key=lambda recipe: -recipe.budget.gpu_mib)]
 

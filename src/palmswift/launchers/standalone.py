@@ -57,6 +57,8 @@ def _remarks(recipe: Recipe) -> list[str]:
     remarks = ["ms-swift reads the rows as they are; `palmswift sanitize` checks them first"]
     if not recipe.data.train:
         remarks.append(f"the recipe names no rows: put your file in place of {ROWS}")
+    if recipe.launch.engine != "swift":
+        remarks.append(f"launch.engine is {recipe.launch.engine}; this trains by ms-swift instead")
     if recipe.model.source in ("embedded", "recipe"):
         remarks.append(f"{recipe.model.id} is a model that palmswift makes: write its folder")
     return remarks

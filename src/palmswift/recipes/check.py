@@ -260,7 +260,9 @@ def _rule_problems(
 
     launch = text.values.get("launch")
     if isinstance(launch, dict) and launch.get("engine") == "mlx":
-        yield from mlx_problems(str(text.values.get("task", "sft")), settings, place)
+        task, model = text.values.get("task", "sft"), text.values.get("model")
+        source = model.get("source", "modelscope") if isinstance(model, dict) else ""
+        yield from mlx_problems(str(task), source, settings, place)
     yield from training_problems(settings, place)
     if not any(key[0] == "launch" for key in wrong):
         yield from launch_problems(text.values, settings, lambda name: text.place(("launch", name)))

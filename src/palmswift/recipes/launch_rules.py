@@ -103,6 +103,13 @@ RULES = (
         "strategy {strategy} trains on a CPU in bfloat16 alone",
         "write swift.torch_dtype: bfloat16, or strategy: ddp",
     ),
+    # torch/distributed/fsdp/_fully_shard/_fsdp_param.py: pin_memory() wants an accelerator
+    LaunchRule(
+        "strategy",
+        lambda c: c.launch.strategy == "fsdp2_offload" and not c.on_gpu,
+        "strategy fsdp2_offload moves parts from a GPU to host memory, and this recipe has no GPU",
+        "write strategy: fsdp2",
+    ),
     # transformers/modeling_utils.py get_init_context: no zero.Init for quantised weights
     LaunchRule(
         "strategy",

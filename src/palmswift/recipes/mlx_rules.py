@@ -84,8 +84,14 @@ _RULES = (
 )  # fmt: skip
 
 
-def mlx_problems(task: str, settings: Settings, place: Callable[[str], str]) -> Iterator[Problem]:
+def mlx_problems(
+    task: str, source: str, settings: Settings, place: Callable[[str], str]
+) -> Iterator[Problem]:
     """What of a training MLX cannot do as the recipe says it."""
+    if source == "modelscope":
+        what = "model.source: mlx-lm fetches models from Hugging Face, not from ModelScope"
+        remedy = "write model.source: huggingface, or local with a folder in model.id"
+        yield Problem(what, place(""), remedy)
     if task not in ("sft", "pt"):
         yield Problem(f"task: MLX trains sft and pt here, not {task}", place(""), "write task: sft")
     told = set()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from palmswift.files import write_text
 from palmswift.launchers.arguments import TrainingPaths
-from palmswift.launchers.engines import mlx, ray
+from palmswift.launchers.engines import mlx_engine, ray_engine
 from palmswift.launchers.engines.arguments import rank_log_environment
 from palmswift.launchers.engines.place import placed
 from palmswift.launchers.render import Rendered, render_training
@@ -22,7 +22,7 @@ def training_command(run: RunFolder, paths: TrainingPaths) -> Rendered:
     for name, text in files.items():
         write_text(run.launch / name, text)
     if recipe.launch.engine == "mlx":
-        mlx.encode(recipe, paths, run.launch, run.logs / "tokens.log")
+        mlx_engine.encode(recipe, paths, run.launch, run.logs / "tokens.log")
     logs = rank_log_environment(recipe.launch, run.logs)
     recipe = recipe.model_copy(update={"env": {**logs, **recipe.env}})
     return command_of(recipe, paths, run.launch)
@@ -31,18 +31,18 @@ def training_command(run: RunFolder, paths: TrainingPaths) -> Rendered:
 def command_of(recipe: Recipe, paths: TrainingPaths, folder: Path) -> Rendered:
     """The command, which finds its files in `folder`."""
     if recipe.launch.engine == "mlx":
-        return mlx.command(recipe, paths, folder)
+        return mlx_engine.command(recipe, paths, folder)
     if recipe.launch.scheduler == "ray":
-        return ray.command(recipe, paths, folder)
+        return ray_engine.command(recipe, paths, folder)
     return render_training(recipe, paths)
 
 
 def launch_files(recipe: Recipe, paths: TrainingPaths, folder: Path) -> dict[str, str]:
     """Name to text of the files that the command reads, beside the rows."""
     if recipe.launch.engine == "mlx":
-        return mlx.files(recipe, paths, folder)
+        return mlx_engine.files(recipe, paths, folder)
     if recipe.launch.scheduler == "ray":
-        return ray.files(recipe, paths)
+        return ray_engine.files(recipe, paths)
     return {}
 
 

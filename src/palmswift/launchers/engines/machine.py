@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from palmswift.errors import Problem
-from palmswift.launchers.engines import mlx
+from palmswift.launchers.engines import mlx_engine
 from palmswift.launchers.engines.place import is_in_job
 from palmswift.recipes.recipe import Recipe
 from palmswift.setup.gpus import ask_gpus
@@ -39,7 +39,7 @@ def engine_problems(recipe: Recipe) -> list[Problem]:
         *_package_problems(recipe),
         *_card_problems(recipe),
         *_scheduler_problems(recipe),
-        *(mlx.problems() if recipe.launch.engine == "mlx" else ()),
+        *(mlx_engine.problems() if recipe.launch.engine == "mlx" else ()),
     ]
 
 

@@ -31,7 +31,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.tuner.callbacks import TrainingCallback
 from mlx_lm.tuner.trainer import TrainingArgs, evaluate, train
 from mlx_lm.tuner.utils import linear_to_lora_layers
-from mlx_lm.utils import load
+from mlx_lm.utils import hf_repo_to_path, load
 
 PAD_TO = 32
 """Batches are padded to a multiple of this, so that MLX compiles for few lengths."""
@@ -74,7 +74,7 @@ class ClippedAdamW(optim.AdamW):  # type: ignore[misc]  # mlx is not followed by
     """AdamW that first scales gradients down to a norm, as torch's trainers do."""
 
     def __init__(self, max_norm: float, **named: Any) -> None:
-        super().__init__(**named)  # type: ignore[no-untyped-call]  # as above
+        super().__init__(**named)
         self.max_norm = max_norm
 
     def update(self, model: Any, gradients: Any) -> None:
@@ -89,11 +89,11 @@ def schedule(config: dict[str, Any], steps: int) -> Any:
     rate, said = config["learning_rate"], config["warmup"]
     warm = math.ceil(said * steps) if said < 1 else int(said)
     rest = max(1, steps - warm)
-    kinds = {
-        "cosine": lambda: optim.cosine_decay(rate, rest),
-        "linear": lambda: optim.linear_schedule(rate, 0.0, rest),
-    }
-    after = kinds.get(config["schedule"], lambda: lambda step: rate)()
+    after: Any = optim.linear_schedule(rate, rate, rest)
+    if config["schedule"] == "cosine":
+        after = optim.cosine_decay(rate, rest)
+    elif config["schedule"] == "linear":
+        after = optim.linear_schedule(rate, 0.0, rest)
     if warm == 0:
         return after
     return optim.join_schedules([optim.linear_schedule(0.0, rate, warm), after], [warm])
@@ -236,7 +236,9 @@ class Run:
     def _save_model(self, folder: Path) -> None:
         weights = dict(tree_flatten(self.model.parameters()))
         mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "pt"})
-        for file in Path(self.config["model"]).iterdir():
+        named = Path(self.config["model"])
+        source = named if named.is_dir() else Path(hf_repo_to_path(self.config["model"]))
+        for file in source.iterdir():
             if file.suffix in (".json", ".jinja", ".txt") and "index" not in file.name:
                 shutil.copy(file, folder)
 
