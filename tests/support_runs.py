@@ -47,6 +47,23 @@ def checkpoint(out, step):
         write_adapter(out, step)
 
 
+def fail_as(name):
+    """End as a real training did."""
+    print((Path("TESTS") / "data/training_logs" / f"{name}.log").read_text(encoding="utf-8"))
+    raise SystemExit(1)
+
+
+def spend(step):
+    """Run out of memory when a batch is over the limits of mode `small BATCH EVAL`."""
+    if not mode.startswith("small"):
+        return
+    _, batch, evaluation = mode.split()
+    if step == 3 and int(flags["per_device_train_batch_size"][0]) > int(batch):
+        fail_as("oom_backward")
+    if step == 3 and int(flags["per_device_eval_batch_size"][0]) > int(evaluation):
+        fail_as("oom_evaluation")
+
+
 def sft():
     out = Path(flags["output_dir"][0])
     out.mkdir(parents=True, exist_ok=True)
@@ -55,11 +72,15 @@ def sft():
         raise SystemExit(1)
     if mode == "killed":
         raise SystemExit(247)
+    if mode == "flaky" and not (HERE / "failed").exists():
+        (HERE / "failed").touch()
+        fail_as("network_modelscope")
     if mode == "nothing":
         return
     begun = int(flags.get("resume_from_checkpoint", ["-0"])[0].rpartition("-")[2])
     with (out / "logging.jsonl").open("a") as log:
         for step in range(begun + 1, 5):
+            spend(step)
             loss = float("nan") if mode == "nan" else 4.0 / step
             for row in ({"loss": loss}, {"eval_loss": 5.0 / step}):
                 log.write(json.dumps({**row, "global_step/max_steps": f"{step}/4"}) + "\n")

@@ -23,6 +23,9 @@ from palmswift.recipes.recipe import Recipe
 TRANSIENT = ("network", "file_system")
 """Failures that may be gone a little later."""
 
+OUT_OF_MEMORY = ("out_of_memory", "gpu_in_use")
+"""Failures after which less memory is taken."""
+
 BACKOFF_SECONDS = (5.0, 20.0, 60.0)
 """How long is waited before a transient failure is tried again; the last one holds for the rest."""
 
@@ -104,7 +107,7 @@ def _note_attempts(run: RunFolder, attempts: list[dict[str, Any]]) -> None:
 
 
 def _climb(run: RunFolder, recipe: Recipe, failure: Diagnosis) -> Climb | None:
-    if failure.kind != "out_of_memory":
+    if failure.kind not in OUT_OF_MEMORY:
         return None
     try:
         lengths = read_lengths(str(run.data / "report.json"))
