@@ -8,15 +8,12 @@ what it left is in FOLDER/NAME.work/.
 from __future__ import annotations
 
 import os
-import runpy
-import signal
 import subprocess
 import sys
-import traceback
 from collections.abc import Iterable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
+from support_forks import SWIFT_ENVIRONMENT, be_swift, exit_code_of, fork, import_swift
 from support_planted import PLANTED, ROOT, VAL, Fault, Job
 
 COMMON: dict[str, object] = {
@@ -39,12 +36,7 @@ def run_faults(names: Iterable[str], folder: Path) -> dict[str, int]:
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         [sys.executable, __file__, str(folder), str(folder / "model"), *names],
-        env={
-            **os.environ,
-            **{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-            **{"MODELSCOPE_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")]),
-        },
+        env={**os.environ, **SWIFT_ENVIRONMENT},
         capture_output=True,
         text=True,
         check=False,
@@ -84,52 +76,10 @@ def _become(fault: Fault, work: Path, model: Path, log: Path) -> int:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ.update({name: v.replace("{folder}", str(work)) for name, v in fault.env.items()})
-    package = find_spec("swift.cli")
-    assert package is not None and package.origin is not None
-    script = Path(package.origin).with_name(f"{fault.command}.py")
     words = _words(fault, work, model)
     if fault.plant is not None:
         fault.plant(Job(work, model, words))
-    sys.argv = [str(script), *words]
-    sys.path[0] = str(script.parent)
-    try:
-        runpy.run_path(str(script), run_name="__main__")
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException as error:  # noqa: BLE001  # shown as the interpreter shows it
-        _show_as_from(script, error)
-        return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
-    return 0
-
-
-def _show_as_from(script: Path, error: BaseException) -> None:
-    """The traceback without the frames above the script, as the interpreter would print it."""
-    chained: BaseException | None = error
-    while chained is not None:
-        trace = chained.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename != str(script):
-            trace = trace.tb_next
-        if trace is not None:
-            chained.__traceback__ = trace
-        chained = chained.__cause__ or chained.__context__
-    sys.excepthook(type(error), error, error.__traceback__)
-
-
-def _child(fault: Fault, work: Path, model: Path, log: Path) -> None:
-    """Run the fault's training and end as it does."""
-    code = 99
-    try:
-        os.chdir(work)
-        code = _become(fault, work, model, log)
-    except Exception:  # noqa: BLE001  # the fault itself is wrong, which its log then says
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        if code < 0:
-            signal.signal(-code, signal.SIG_DFL)
-            os.kill(os.getpid(), -code)
-        os._exit(code)
+    return be_swift(fault.command, words)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -137,20 +87,16 @@ def main(argv: Sequence[str]) -> int:
     folder, model = Path(argv[0]), Path(argv[1])
     if not model.is_dir():
         make_model(model)
-    # The parent pays for the imports.
-    from swift.pipelines import rlhf_main, sft_main
-    from swift.rlhf_trainers import GRPOTrainer
-    from swift.trainers import Seq2SeqTrainer
-
-    assert all((rlhf_main, sft_main, GRPOTrainer, Seq2SeqTrainer))
+    import_swift()
     for name in argv[2:]:
         work = folder / f"{name}.work"
         work.mkdir()
-        child = os.fork()
-        if child == 0:
-            _child(PLANTED[name], work, model, folder / f"{name}.log")
-        _, status = os.waitpid(child, 0)
-        (folder / f"{name}.code").write_text(str(os.waitstatus_to_exitcode(status)))
+
+        def become(name: str = name, work: Path = work) -> int:
+            os.chdir(work)
+            return _become(PLANTED[name], work, model, folder / f"{name}.log")
+
+        (folder / f"{name}.code").write_text(str(exit_code_of(fork(become))))
     return 0
 
 

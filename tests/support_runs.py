@@ -54,14 +54,11 @@ def fail_as(name):
 
 
 def spend(step):
-    """Run out of memory when a batch is over the limits of mode `small BATCH EVAL`."""
-    if not mode.startswith("small"):
-        return
-    _, batch, evaluation = mode.split()
-    if step == 3 and int(flags["per_device_train_batch_size"][0]) > int(batch):
-        fail_as("oom_backward")
-    if step == 3 and int(flags["per_device_eval_batch_size"][0]) > int(evaluation):
-        fail_as("oom_evaluation")
+    """In mode `small FLAG=MOST...`, run out of memory at step 3 when a flag is over its most."""
+    for limit in mode.split()[1:] if mode.startswith("small") and step == 3 else []:
+        flag, most = limit.split("=")
+        if int(flags[flag][0]) > int(most):
+            fail_as("oom_evaluation" if "eval" in flag else "oom_backward")
 
 
 def sft():
@@ -151,7 +148,8 @@ class StandIn:
         self.set(mode)
 
     def set(self, mode: str) -> None:
-        """What it does from the next call on: good, nan, oom, killed, nothing, hang, refusing."""
+        """What it does from the next call on: good, nan, oom, killed, nothing, hang, refusing,
+        flaky (fails once for want of a network), small FLAG=MOST (out of memory beyond that)."""
         (self.folder / "mode").write_text(mode)
 
     @property

@@ -69,8 +69,11 @@ def climb(recipe: Recipe, situation: Situation) -> Climb | None:
     """The cheapest change after which the training may fit; None: there is none left.
 
     Where the planner knows the recipe, rungs are taken until it fits by the plan, without those
-    that save nothing; else one at a time. The effective batch stays what it is.
+    that save nothing; else one at a time. The effective batch stays what it is. On several machines
+    nothing is changed: the others would go on with the settings of before.
     """
+    if recipe.launch.nodes > 1:
+        return None
     need = _needs(recipe, situation)
     now, taken = recipe, dict[str, Rung]()
     for rung in _rungs(recipe, situation):

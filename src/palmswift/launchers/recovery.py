@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from time import sleep
 from typing import Any, NamedTuple
 
 from palmswift.command import Console
@@ -75,7 +76,7 @@ def train_until_it_ends(
         if verdict.failure.kind in TRANSIENT:
             wait = BACKOFF_SECONDS[min(number, len(BACKOFF_SECONDS)) - 1]
             console.note(f"{head} in {wait:.0f} s: {verdict.failure.cause}")
-            time.sleep(wait)
+            sleep(wait)
             changes = []
             continue
         climbed = _climb(run, recipe, verdict.failure)

@@ -18,7 +18,7 @@ from palmswift.recipes.recipe import Recipe
 PHASES = ["load", "encode", "forward", "backward", "optimizer", "evaluation", "save", ""]
 
 
-def _recipe(allow: tuple[str, ...] = (), gpu_mib: int = 0, **swift: Any) -> Recipe:
+def _recipe(allow: Any = (), gpu_mib: Any = 0, **swift: Any) -> Recipe:
     arguments = {"tuner_type": "lora", "eval_strategy": "steps", "max_length": 1024, **swift}
     return make_recipe(
         swift=arguments,
@@ -149,6 +149,12 @@ def test_a_recipe_that_cannot_be_smaller_is_left(phase: str) -> None:
         **{"eval_accumulation_steps": 1, "prediction_loss_only": True},
     )
     assert climb(recipe, Situation(phase)) is None
+
+
+def test_one_of_several_machines_changes_nothing_by_itself() -> None:
+    swift = {"per_device_train_batch_size": 8}
+    recipe = make_recipe(swift=swift, launch={"nodes": 2, "processes": 2})
+    assert climb(recipe, Situation("backward")) is None
 
 
 # With a card that can be planned for
