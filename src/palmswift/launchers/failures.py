@@ -96,7 +96,7 @@ FAILURES: tuple[Failure, ...] = (
     # The GPU and what drives it
     Failure(
         "driver_too_old",
-        "the NVIDIA driver is too old for this torch (it knows CUDA {detail})",
+        "the NVIDIA driver is too old for this torch: CUDA {detail}",
         "update the driver, or python3 quickstart.py install --gpu --fresh, which takes the torch "
         "that fits it",
         raised=r"NVIDIA driver on your system is too old \(found version (?P<detail>\d+)\)"

@@ -13,6 +13,14 @@ _OUT_OF_MEMORY = re.compile(
     r"|CUDA error: out of memory|CUDA driver error: out of memory|NPU out of memory"
     r"|MPS backend out of memory"
 )
+OUT_OF_MEMORY_REMEDY = (
+    "launchers/plan.py --recipe NAME --fit finds settings that fit; or a smaller recipe"
+)
+GPU_IN_USE_REMEDY = (
+    "nvidia-smi names them: close them, python deploy/stop.py --all for servers, kill what a run "
+    "of before left over; then resume"
+)
+
 _OTHERS_GIB = 1.0
 """What other processes hold counts as the cause from here on (a desktop takes less), where it is
 more than what was lacking."""
@@ -67,8 +75,7 @@ def memory_failure(raised: Sequence[Raised]) -> MemoryFailure | None:
             return MemoryFailure(
                 "out_of_memory",
                 f"the GPU's memory ran out {_WORDS[phase]}".rstrip() + _amounts(one.text),
-                "launchers/plan.py --recipe NAME --fit finds settings that fit; "
-                "or a smaller recipe",
+                OUT_OF_MEMORY_REMEDY,
                 phase,
             )
     return None
@@ -123,8 +130,7 @@ def _others(held: float, text: str, phase: str) -> MemoryFailure:
     return MemoryFailure(
         "gpu_in_use",
         f"other processes hold {held * 1024:,.0f} MiB of the GPU's memory ({numbers})",
-        "nvidia-smi names them: close them, python deploy/stop.py --all for servers, kill what a "
-        "run of before left over; then resume",
+        GPU_IN_USE_REMEDY,
         phase,
     )
 
