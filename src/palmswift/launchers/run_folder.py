@@ -79,7 +79,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
         self.state = self._read_state()
-        self.recipe = self._read_recipe()
+        self.recipe = self._read_recipe(self.path / "recipe.resolved.yaml")
 
     @property
     def data(self) -> Path:
@@ -100,6 +100,17 @@ class RunFolder:
     def evaluation(self) -> Path:
         """Predictions and evaluation reports."""
         return self.path / "eval"
+
+    @property
+    def recovered_recipe(self) -> Path:
+        """The recipe as a recovery changed it; there only where one did."""
+        return self.path / "recipe.recovered.yaml"
+
+    @property
+    def training_recipe(self) -> Recipe:
+        """What is trained: the run's recipe, or what a recovery made of it."""
+        changed = self.recovered_recipe
+        return self._read_recipe(changed) if changed.is_file() else self.recipe
 
     @classmethod
     def create(
@@ -133,8 +144,7 @@ class RunFolder:
         except (ValidationError, UnicodeDecodeError) as error:
             raise InputError(f"{file} cannot be read: {error}") from error
 
-    def _read_recipe(self) -> Recipe:
-        file = self.path / "recipe.resolved.yaml"
+    def _read_recipe(self, file: Path) -> Recipe:
         try:
             text = parse(file.read_text(encoding="utf-8"), str(file))
             if text.problems:

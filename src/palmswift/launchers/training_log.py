@@ -7,8 +7,9 @@ import math
 import re
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_INTERVAL = 10.0
+_NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
 class LogRecord(NamedTuple):
@@ -26,6 +28,8 @@ class LogRecord(NamedTuple):
     loss: float | None = None
     eval_loss: float | None = None
     token_accuracy: float | None = None
+    numbers: Mapping[str, float] = _NOTHING
+    """All numbers of the row, by ms-swift's names."""
 
     @property
     def is_evaluation(self) -> bool:
@@ -98,6 +102,7 @@ def parse_record(line: bytes) -> LogRecord | None:
         loss=loss,
         eval_loss=eval_loss,
         token_accuracy=_number(row.get("token_acc")),
+        numbers={name: number for name in row if (number := _number(row[name])) is not None},
     )
 
 

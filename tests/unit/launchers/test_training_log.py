@@ -27,7 +27,9 @@ def test_a_growing_file_gives_each_record_once_and_never_half_a_line(tmp_path: P
     assert log.poll() == []
     row = json.dumps({"loss": 1.5, "token_acc": 0.5, "global_step/max_steps": "5/10"}) + "\n"
     path.write_text(row + row[:10])
-    assert log.poll() == [LogRecord(5, 10, loss=1.5, token_accuracy=0.5)]
+    assert log.poll() == [
+        LogRecord(5, 10, 1.5, token_accuracy=0.5, numbers={"loss": 1.5, "token_acc": 0.5})
+    ]
     path.write_text(row + row.replace("5/10", "6/10"))
     assert len(log.poll()) == 1
     assert log.poll() == []
