@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import time
@@ -23,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from palmswift import __version__
 from palmswift.errors import InputError
 from palmswift.files import is_file, locked, sha256_of, write_json, write_text
+from palmswift.launchers.checkpoint_survey import survey
 from palmswift.paths import project_path, project_root, runs_dir, user_path
 from palmswift.recipes.catalogue import nearest
 from palmswift.recipes.load import resolved_yaml
@@ -252,18 +252,9 @@ def find_run(name: str, *, parent: Path | None = None) -> RunFolder:
     )
 
 
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-
-
 def checkpoints(training: Path) -> list[Path]:
-    """Whole checkpoint folders by step: with weights, and with the trainer's state, which is
-    written last."""
-    found = []
-    for path in training.glob("checkpoint-*"):
-        match = _CHECKPOINT.fullmatch(path.name)
-        if match and any(path.glob("*.safetensors")) and trainer_state(path) is not None:
-            found.append((int(match[1]), path))
-    return [path for _, path in sorted(found)]
+    """Whole checkpoint folders by step."""
+    return [found.path for found in survey(training) if not found.fault]
 
 
 def trainer_state(checkpoint: Path) -> dict[str, Any] | None:
