@@ -8,27 +8,25 @@ from pathlib import Path
 
 from palmswift.launchers.render import Rendered
 from palmswift.launchers.run_folder import RunFolder
-from palmswift.launchers.training_log import TrainingLog, TrainingView
 from palmswift.launchers.verdict import Verdict, judge
+from palmswift.launchers.watch import Watch, end_event
 from palmswift.process import ProcessGroup
 from palmswift.recipes.recipe import Recipe
 
 
 def run_attempt(run: RunFolder, command: Rendered, log: Path) -> Verdict:
     """Run the command to its end, its output in `log`, and judge what it left in the run."""
-    history = TrainingLog(run.training / "logging.jsonl")
-    history.poll()
     log_start = log.stat().st_size if log.is_file() else 0
     with (
         ProcessGroup(command.argv, log=log, env=command.env) as child,
-        TrainingView(history) as view,
+        Watch(run, log, command, pid=child.pid) as view,
     ):
         exit_code = None
         while exit_code is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 exit_code = child.wait(0.5)
             view.update()
-    return judge(
+    verdict = judge(
         run.training,
         log,
         exit_code,
@@ -36,6 +34,8 @@ def run_attempt(run: RunFolder, command: Rendered, log: Path) -> Verdict:
         keep_best=run.recipe.swift.get("load_best_model_at_end") is True,
         log_start=log_start,
     )
+    run.events.add(end_event(verdict, exit_code, view.seconds))
+    return verdict
 
 
 def _evaluates(recipe: Recipe) -> bool:

@@ -5,35 +5,35 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
-import platform
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from palmswift import __version__
 from palmswift.errors import InputError
-from palmswift.files import is_file, locked, sha256_of, write_json, write_text
-from palmswift.paths import project_path, project_root, runs_dir, user_path
+from palmswift.files import is_file, locked, write_json, write_text
+from palmswift.launchers.events import EventJournal, StageEvent
+from palmswift.launchers.record import (
+    contents_of,
+    git_state,
+    hardware,
+    package_versions,
+    plugin_contents,
+    seeds_of,
+)
+from palmswift.paths import runs_dir, user_path
 from palmswift.recipes.catalogue import nearest
 from palmswift.recipes.load import resolved_yaml
 from palmswift.recipes.recipe import Recipe
 from palmswift.recipes.yaml_text import parse
-from palmswift.setup.gpus import ask_gpus
 
 StageState = Literal["running", "done", "failed", "interrupted"]
-
-RECORDED_PACKAGES = ("ms-swift", "torch", "transformers", "peft", "trl", "bitsandbytes", "vllm")
-"""Packages whose versions decide what a run does; their versions stand in run.json."""
 
 
 class Stage(BaseModel):
@@ -62,9 +62,20 @@ class RunState(BaseModel):
     versions: dict[str, str]
     hardware: dict[str, Any]
     git_commit: str | None = None
+    git_changes: list[str] = Field(default_factory=list)
+    """Tracked files of the checkout that were not as in the commit."""
     overrides: list[str] = Field(default_factory=list)
+    resolved: dict[str, Any] = Field(default_factory=dict)
+    """The whole recipe, as in recipe.resolved.yaml."""
+    seeds: dict[str, Any] = Field(default_factory=dict)
     inputs: dict[str, str] = Field(default_factory=dict)
     """The data files by absolute path, with the SHA-256 of what was in them when the run began."""
+    plugins: dict[str, str] = Field(default_factory=dict)
+    """The SHA-256 of the plugins that the recipe names."""
+    swift_arguments: dict[str, Any] = Field(default_factory=dict)
+    """All arguments as ms-swift understood them (train/args.json); empty before it has started."""
+    reproduces: str = ""
+    """The run that this one repeats."""
     stages: dict[str, Stage] = Field(default_factory=dict)
 
 
@@ -80,6 +91,7 @@ class RunFolder:
         self.path = path.resolve()
         self.state = self._read_state()
         self.recipe = self._read_recipe()
+        self.events = EventJournal(self.path / "events.jsonl")
 
     @property
     def data(self) -> Path:
@@ -109,14 +121,19 @@ class RunFolder:
         path = _new_folder(parent or runs_dir(), recipe.name)
         try:
             write_text(path / "recipe.resolved.yaml", resolved_yaml(recipe))
+            git = git_state()
             state = RunState(
                 recipe=recipe.name,
                 created=utc_now(),
                 versions=package_versions(),
                 hardware=hardware(),
-                git_commit=git_commit(),
+                git_commit=git.commit if git else None,
+                git_changes=git.dirty if git else [],
                 overrides=overrides or [],
+                resolved=recipe.model_dump(mode="json", exclude={"base"}),
+                seeds=seeds_of(recipe),
                 inputs=contents_of(recipe),
+                plugins=plugin_contents(recipe),
             )
             write_json(path / "run.json", state.model_dump(mode="json"))
             return cls(path)
@@ -169,6 +186,7 @@ class RunFolder:
         stage = Stage(state="running", started=utc_now())
         self.state.stages[name] = stage
         self.save()
+        self.events.add(StageEvent(stage=name, state="running"))
         begun = time.monotonic()
         try:
             yield stage.facts
@@ -183,6 +201,9 @@ class RunFolder:
         finally:
             stage.seconds = round(earlier + time.monotonic() - begun, 2)
             self.save()
+            self.events.add(
+                StageEvent(stage=name, state=stage.state, seconds=stage.seconds, error=stage.error)
+            )
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -206,18 +227,6 @@ def _new_folder(parent: Path, name: str) -> Path:
             path.mkdir(parents=True)
             return path
     raise AssertionError("itertools.count has no end")
-
-
-def contents_of(recipe: Recipe) -> dict[str, str]:
-    """The recipe's data files that can be read, by absolute path, with their SHA-256."""
-    from palmswift.data.read import open_files
-
-    found = {}
-    for name in (*recipe.data.train, *recipe.data.val):
-        with contextlib.suppress(InputError):  # told by the preflight
-            for file in open_files([project_path(name)]):
-                found[str(file.path.absolute())] = sha256_of(file.path)
-    return found
 
 
 def find_run(name: str, *, parent: Path | None = None) -> RunFolder:
@@ -263,34 +272,3 @@ def trainer_state(checkpoint: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return document if isinstance(document, dict) else None
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that decide what a run does; missing ones are left out."""
-    found = {"python": platform.python_version()}
-    for name in RECORDED_PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
-def hardware() -> dict[str, Any]:
-    """System, processor count, memory in MiB and the GPUs that nvidia-smi lists."""
-    return {
-        "system": platform.platform(),
-        "cpus": os.cpu_count(),
-        "memory_mib": psutil.virtual_memory().total >> 20,
-        "gpus": [gpu._asdict() for gpu in ask_gpus().gpus],
-    }
-
-
-def git_commit() -> str | None:
-    """The commit that the project's checkout stands at, None outside a checkout."""
-    git = shutil.which("git")
-    # The wheel's own folder may lie in a repository of the user's, which is none of ours.
-    if git is None or not (project_root() / ".git").exists():
-        return None
-    done = subprocess.run(
-        [git, "-C", str(project_root()), "rev-parse", "HEAD"], capture_output=True, text=True
-    )
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -15,7 +15,7 @@ from palmswift.data.progress import for_terminal
 from palmswift.data.read import open_files
 from palmswift.data.sanitize import TemplateSpec, sanitize
 from palmswift.errors import ChildError, GateError, InputError, Problem
-from palmswift.files import write_json, write_text
+from palmswift.files import sha256_of, write_json, write_text
 from palmswift.hub.source import (
     cached_model,
     content_key,
@@ -31,8 +31,14 @@ from palmswift.launchers.arguments import (
 from palmswift.launchers.attempt import run_attempt
 from palmswift.launchers.machine import machine_problems, memory_problem, plan_here
 from palmswift.launchers.plugin_files import plugin_path
+from palmswift.launchers.record import (
+    contents_of,
+    memory_record,
+    model_contents,
+    swift_arguments,
+)
 from palmswift.launchers.render import Rendered, render_training
-from palmswift.launchers.run_folder import RunFolder, checkpoints, contents_of
+from palmswift.launchers.run_folder import RunFolder, checkpoints
 from palmswift.launchers.training_log import sparkline
 from palmswift.launchers.verdict import Verdict
 from palmswift.paths import project_path
@@ -139,6 +145,7 @@ def model_stage(run: RunFolder, console: Console) -> str:
     with run.stage("model") as facts:
         model = _provide_model(run, console)
         facts["model"] = str(model)
+        facts["files"] = model_contents(str(model))
         console.note(f"model    {shown(model) if isinstance(model, Path) else model}")
     return str(facts["model"])
 
@@ -208,6 +215,11 @@ def data_stage(run: RunFolder, model: str, console: Console) -> dict[str, Any]:
             rejected=report.rejected,
             train=report.train_rows,
             val=report.val_rows,
+            rows={
+                path.name: sha256_of(path)
+                for path in (run.data / "train.jsonl", run.data / "val.jsonl")
+                if path.is_file()
+            },
         )
         console.note(
             f"data     {report.read} rows read, {report.train_rows} to train on, "
@@ -271,6 +283,9 @@ def _facts(verdict: Verdict, run: RunFolder) -> dict[str, Any]:
         facts["checkpoint"] = str(verdict.checkpoint.relative_to(run.path))
     if verdict.failure is not None:
         facts["failure"] = verdict.failure._asdict()
+    if memory := memory_record(run.path):
+        facts["memory"] = memory
+    run.state.swift_arguments = swift_arguments(run.training)
     return facts
 
 

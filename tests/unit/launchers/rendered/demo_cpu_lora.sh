@@ -11,6 +11,7 @@ exec swift sft \
     --output_dir PROJECT/runs/demo_cpu_lora-TIME/train \
     --add_version false \
     --logging_nan_inf_filter false \
+    --external_plugins PROJECT/src/palmswift/launchers/plugins/run_events.py \
     --model_type qwen3 \
     --template qwen3 \
     --tuner_type lora \
