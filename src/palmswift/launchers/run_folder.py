@@ -79,6 +79,24 @@ class RunState(BaseModel):
     stages: dict[str, Stage] = Field(default_factory=dict)
 
 
+def state_now(recipe: Recipe, overrides: list[str] | None = None) -> RunState:
+    """What run.json says of a run of `recipe` that begins here and now."""
+    git = git_state()
+    return RunState(
+        recipe=recipe.name,
+        created=utc_now(),
+        versions=package_versions(),
+        hardware=hardware(),
+        git_commit=git.commit if git else None,
+        git_changes=git.dirty if git else [],
+        overrides=overrides or [],
+        resolved=recipe.model_dump(mode="json", exclude={"base"}),
+        seeds=seeds_of(recipe),
+        inputs=contents_of(recipe),
+        plugins=plugin_contents(recipe),
+    )
+
+
 def utc_now() -> str:
     """The time as ISO 8601 in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -115,26 +133,22 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, recipe: Recipe, *, parent: Path | None = None, overrides: list[str] | None = None
+        cls,
+        recipe: Recipe,
+        *,
+        parent: Path | None = None,
+        overrides: list[str] | None = None,
+        reproduces: str = "",
     ) -> RunFolder:
-        """A new folder `<recipe>-<time>` under `parent` (runs/), with its recipe and state."""
+        """A new folder `<recipe>-<time>` under `parent` (runs/), with its recipe and state.
+
+        `reproduces` is the run that it repeats.
+        """
         path = _new_folder(parent or runs_dir(), recipe.name)
         try:
             write_text(path / "recipe.resolved.yaml", resolved_yaml(recipe))
-            git = git_state()
-            state = RunState(
-                recipe=recipe.name,
-                created=utc_now(),
-                versions=package_versions(),
-                hardware=hardware(),
-                git_commit=git.commit if git else None,
-                git_changes=git.dirty if git else [],
-                overrides=overrides or [],
-                resolved=recipe.model_dump(mode="json", exclude={"base"}),
-                seeds=seeds_of(recipe),
-                inputs=contents_of(recipe),
-                plugins=plugin_contents(recipe),
-            )
+            state = state_now(recipe, overrides)
+            state.reproduces = reproduces
             write_json(path / "run.json", state.model_dump(mode="json"))
             return cls(path)
         except BaseException:
@@ -210,13 +224,46 @@ class RunFolder:
         """Hold the folder; a second launcher on it is refused. The lock dies with the process."""
         with contextlib.ExitStack() as held:
             try:
-                held.enter_context(locked(self.path / ".lock"))
+                held.enter_context(_taken(self.path / _LOCK))
             except BlockingIOError:
                 raise InputError(
                     f"{self.path} is in use by another palmswift process",
                     remedy="wait for it, or stop it with Ctrl-C there",
                 ) from None
             yield
+
+
+_LOCK = ".lock"
+_LOOKED_AT = 0.3
+"""Seconds in which a command that only looks whether a run is held has let go of it."""
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process works on the run at `path`."""
+    lock = path / _LOCK
+    if not is_file(lock):
+        return False
+    try:
+        with locked(lock):
+            return False
+    except BlockingIOError:
+        return True
+
+
+@contextlib.contextmanager
+def _taken(lock: Path) -> Iterator[None]:
+    """Hold the lock; BlockingIOError when another process does more than look at it."""
+    deadline = time.monotonic() + _LOOKED_AT
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(locked(lock))
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+        yield
 
 
 def _new_folder(parent: Path, name: str) -> Path:

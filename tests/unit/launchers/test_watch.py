@@ -13,7 +13,7 @@ import subprocess
 import sys
 import termios
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -205,34 +205,34 @@ def scene(tmp_path: Path) -> Iterator[list[str]]:
     yield [sys.executable, str(tmp_path / "scene.py"), str(run.path)]
 
 
-def _in_terminal(words: list[str], *, columns: int = 100, rows: int = 40, **env: str) -> str:
-    """What the words write to a terminal, escape sequences left out."""
+def _written(words: list[str], env: Mapping[str, str], columns: int, rows: int) -> bytes:
+    """What the words write to a terminal of that size."""
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    environment = {
-        **{k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")},
-        "TERM": "xterm-256color",
-        "PYTHONUTF8": "1",
-        **env,
-    }
-    with subprocess.Popen(words, stdout=child, stderr=child, env=environment) as process:
+    ours = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
+    environment = {**ours, "TERM": "xterm-256color", "PYTHONUTF8": "1", **env}
+    with subprocess.Popen(words, stdout=child, stderr=child, env=environment):
         os.close(child)
         written = b""
-        while True:
-            try:
-                part = os.read(parent, 65536)
-            except OSError as error:  # the other end is closed
-                assert error.errno == errno.EIO
-                break
-            if not part:
-                break
-            written += part
+        try:
+            while part := os.read(parent, 65536):
+                written += part
+        except OSError as error:  # the other end is closed
+            assert error.errno == errno.EIO
         os.close(parent)
+    return written
+
+
+def _in_terminal(
+    words: list[str], *, columns: int = 100, rows: int = 40, env: Mapping[str, str] | None = None
+) -> str:
+    """The same as text, escape sequences left out."""
+    written = _written(words, env or {}, columns, rows)
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.decode())
 
 
 def test_on_a_terminal_phases_progress_curve_and_card_are_a_picture(scene: list[str]) -> None:
-    shown = _in_terminal(scene, CUDA_VISIBLE_DEVICES="1")
+    shown = _in_terminal(scene, env={"CUDA_VISIBLE_DEVICES": "1"})
     last = shown[shown.rindex("✓ check") :]
     for words in (
         *("✓ load", "✓ encode", "7/10", "70 %", "loss 0.5714", "grad 0.5", "1,234 tokens/s"),
@@ -260,25 +260,14 @@ def test_a_small_terminal_gets_the_picture_without_the_curve(scene: list[str]) -
 def test_a_terminal_that_can_show_no_picture_gets_lines(
     scene: list[str], env: dict[str, str]
 ) -> None:
-    shown = _in_terminal(scene, **env)
+    shown = _in_terminal(scene, env=env)
     assert "the model is loaded" in shown
     assert "✓" not in shown
 
 
-def test_a_command_that_ends_in_the_middle_leaves_the_terminal_as_it_was(scene: list[str]) -> None:
-    parent, child = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm-256color", "PYTHONUTF8": "1"}
-    with subprocess.Popen([*scene, "stop"], stdout=child, stderr=child, env=environment) as process:
-        os.close(child)
-        written = b""
-        while process.poll() is None or part:
-            try:
-                part = os.read(parent, 65536)
-            except OSError:
-                break
-            written += part
-        os.close(parent)
-    assert written.count(b"\x1b[?25l") == written.count(b"\x1b[?25h"), "the cursor is still hidden"
+def test_a_command_that_ends_in_the_middle_gives_the_cursor_back(scene: list[str]) -> None:
+    written = _written([*scene, "stop"], {}, 100, 40)
+    assert written.count(b"\x1b[?25l") == written.count(b"\x1b[?25h") > 0
 
 
 def test_a_card_library_that_breaks_ends_no_training(scene: list[str]) -> None:
