@@ -221,7 +221,7 @@ class EventJournal:
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a+b") as stream:
-            if self._size is None or stream.tell() < self._size:  # or it was cut by somebody
+            if stream.tell() != self._size:  # not read yet, half-written, or somebody else wrote
                 self._size, self._last = _last_whole(stream)
             # What a killed launcher or a full disk left half-written goes.
             stream.truncate(self._size)
