@@ -30,7 +30,12 @@ class Nursery:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env={**os.environ, **OFFLINE, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+            env={
+                **os.environ,
+                **OFFLINE,
+                "OMP_NUM_THREADS": "1",
+                "TOKENIZERS_PARALLELISM": "false",
+            },
         )
 
     def __enter__(self) -> Nursery:

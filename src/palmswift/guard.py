@@ -2,8 +2,8 @@
 
 `python -m palmswift.guard GRACE`; stdin is a pipe whose other end only the launcher holds. It says
 the group's number and mark in one line, and `done` when it has ended the group itself; the pipe's
-end after the first line alone means that the launcher died. (Linux's PR_SET_PDEATHSIG would reach `swift` and leave the
-child that trains.)
+end after the first line alone means that the launcher died. (Linux's PR_SET_PDEATHSIG would reach
+`swift` and leave the child that trains.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The checkpoints of a training: which are whole, which are torn, whether a step is left to take."""
+"""The checkpoints of a training: which are whole, which are torn, and which is its end."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ class Checkpoint(NamedTuple):
     fault: str = ""
 
 
-def survey(training: Path) -> list[Checkpoint]:
-    """All checkpoints under `training` by step, the torn ones with what is wrong with them."""
+def survey(training: Path, *, resumable: bool = True) -> list[Checkpoint]:
+    """All checkpoints under `training` by step, the torn ones with what is wrong with them.
+
+    Without `resumable`, what only going on with the training would read may be missing.
+    """
     found = []
     for path in training.glob("checkpoint-*"):
         match = _CHECKPOINT.fullmatch(path.name)
         if match and path.is_dir():
-            found.append(Checkpoint(int(match[1]), path, _fault(path)))
+            found.append(Checkpoint(int(match[1]), path, _fault(path, resumable)))
     found.sort()
     sealed = [each.step for each in found if (each.path / SEAL).is_file()]
     return [_unsealed(each, sealed) for each in found]
@@ -41,19 +44,19 @@ def _unsealed(found: Checkpoint, sealed: list[int]) -> Checkpoint:
     return found._replace(fault="its saving did not come to an end")
 
 
-def _fault(folder: Path) -> str:
+def _fault(folder: Path, resumable: bool) -> str:
     """Why a checkpoint is not whole; no file is read to its end."""
     # Which parts there are to be is what ms-swift has been told: `save_only_model` or not.
     arguments = read_document(folder / "args.json") or {}
-    resumable = arguments.get("save_only_model") is not True
+    resumable = resumable and arguments.get("save_only_model") is not True
     try:
-        faults = missing_parts(folder, resumable=resumable) or _seal_faults(folder)
+        faults = missing_parts(folder, resumable=resumable) or _seal_faults(folder, resumable)
     except OSError as error:
         return f"{Path(error.filename or folder).name} cannot be read: {error.strerror}"
     return "; ".join(faults)
 
 
-def _seal_faults(folder: Path) -> list[str]:
+def _seal_faults(folder: Path, resumable: bool) -> list[str]:
     """Files that have another length than when they were sealed."""
     if not (folder / SEAL).is_file():
         return []
@@ -64,7 +67,7 @@ def _seal_faults(folder: Path) -> list[str]:
     return [
         f"{name} has {size:,} bytes instead of {files[name]:,}" if size else f"{name} is missing"
         for name, size in sizes.items()
-        if size != files[name]
+        if size != files[name] and (resumable or name.endswith(".safetensors"))
     ]
 
 
@@ -83,7 +86,7 @@ def is_finished(checkpoint: Path) -> bool:
 
 
 def set_aside(checkpoint: Path, folder: Path) -> Path:
-    """Move a torn checkpoint into `folder`, where nothing takes it for a whole one; its new path."""
+    """Move a torn checkpoint into `folder`, where it is not taken for a whole one; its new path."""
     folder.mkdir(exist_ok=True)
     number = 1
     while True:

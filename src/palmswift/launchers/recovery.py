@@ -15,6 +15,7 @@ from palmswift.launchers.diagnosis import Diagnosis
 from palmswift.launchers.ladder import Climb, Situation, climb
 from palmswift.launchers.machine import conditions_here
 from palmswift.launchers.run_folder import RunFolder, checkpoints
+from palmswift.launchers.taking_up import take_up
 from palmswift.launchers.verdict import Verdict
 from palmswift.plan.lengths import read_lengths
 from palmswift.recipes.load import resolved_yaml
@@ -48,7 +49,7 @@ def train_until_it_ends(
     recipe, changes = run.training_recipe, list[str]()
     allowed = run.recipe.recovery.attempts
     for number in range(1, allowed + 1):
-        kept = checkpoints(run.training)
+        kept = take_up(run, console)
         if not kept:
             # An attempt that left no checkpoint: its log would be read as this one's.
             shutil.rmtree(run.training, ignore_errors=True)

@@ -250,6 +250,7 @@ def _install() -> None:
     Trainer._evaluate = evaluate_apart
     _order_by_epoch()
 
+
 def _order_by_epoch() -> None:
     """Let rows and workers' seeds follow from the epoch, whether its first batches are skipped."""
     load, set_epoch = DataLoaderMixin.get_train_dataloader, DataLoaderShard.set_epoch
