@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+from palmswift.launchers.gpu_release import computing_pids, wait_until_released
 from palmswift.launchers.oom_kills import oom_kills
 from palmswift.launchers.render import Rendered
 from palmswift.launchers.run_folder import RunFolder
 from palmswift.launchers.stopping import VARIABLE, Control, OrderlyEnd, Signals
 from palmswift.launchers.verdict import Expected, Verdict, judge
 from palmswift.launchers.watch import Watch, end_event
-from palmswift.process import ProcessGroup
+from palmswift.process import ProcessGroup, uninterrupted
 
 
 def run_attempt(run: RunFolder, command: Rendered, log: Path) -> Verdict:
@@ -26,6 +28,7 @@ def run_attempt(run: RunFolder, command: Rendered, log: Path) -> Verdict:
     control = Control(run.path / ".control")
     told = {VARIABLE: str(control.folder)}
     with (
+        _cards_released(run),
         ProcessGroup(command.argv, log=log, env={**command.env, **told}) as child,
         Watch(run, log, command, pid=child.pid) as view,
         Signals().counted() as signals,
@@ -37,9 +40,15 @@ def run_attempt(run: RunFolder, command: Rendered, log: Path) -> Verdict:
                 exit_code = child.wait(0.5)
             child.keep_guarded()
             if exit_code is None and (said := end.heed()):
-                run.events.note("stop", said)
+                view.note("stop", said)
             view.update()
-    _interrupt_if_stopped(run, control, signals, exit_code)
+        stopped = control.stopped
+        if signals.came and stopped is not None:
+            view.note("stop", f"stopped after step {stopped['step']}, which is saved")
+    if signals.came:
+        if stopped is not None or exit_code != 0:
+            raise KeyboardInterrupt
+        run.stop_asked = True
     killed = oom_kills()
     verdict = judge(
         run.training,
@@ -53,23 +62,27 @@ def run_attempt(run: RunFolder, command: Rendered, log: Path) -> Verdict:
     return verdict
 
 
+@contextlib.contextmanager
+def _cards_released(run: RunFolder) -> Iterator[None]:
+    """Leave the block when the memory on the cards is free again, however it ends."""
+    if not run.recipe.needs_gpu:
+        yield
+        return
+    others = computing_pids()
+    try:
+        yield
+    finally:
+        with uninterrupted():
+            left = wait_until_released(others)
+        if left:
+            pids = ", ".join(map(str, sorted(left)))
+            run.events.note("stop", f"the driver still holds memory of ended processes: {pids}")
+
+
 def judge_finished(run: RunFolder, log: Path) -> Verdict:
     """Judge a training whose last checkpoint was saved at its last step: it has nothing to run."""
     end = log.stat().st_size if log.is_file() else 0
     return judge(run.training, log, 0, _expected(run), log_start=end)
-
-
-def _interrupt_if_stopped(
-    run: RunFolder, control: Control, signals: Signals, exit_code: int
-) -> None:
-    if not signals.came:
-        return
-    stopped = control.stopped
-    if stopped is not None:
-        run.events.note("stop", f"stopped after step {stopped['step']}, which is saved")
-    if stopped is not None or exit_code != 0:
-        raise KeyboardInterrupt
-    run.stop_asked = True
 
 
 def _expected(run: RunFolder) -> Expected:
