@@ -18,7 +18,7 @@ from palmswift.recipes.yaml_text import dump
 
 PROGRAM = r'''
 """`swift sft`, `export` and `deploy`: real processes and files, without a model."""
-import json, subprocess, sys, time
+import json, os, subprocess, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -88,6 +88,20 @@ def sft():
                 subprocess.Popen([sys.executable, "-S", __file__, "child"])
                 (HERE / "hanging").touch()
                 time.sleep(600)
+            if mode in ("orderly", "deaf", "late") and step == 3:
+                await_the_request(out, step)
+
+
+def await_the_request(out, step):
+    control = Path(os.environ["PALMSWIFT_CONTROL"])
+    (control / "stepping").write_text("{}")
+    (HERE / "hanging").touch()
+    while mode == "deaf" or not (control / "stop").exists():
+        time.sleep(0.02)
+    if mode == "orderly":
+        checkpoint(out, step)
+        (control / "stopped").write_text(json.dumps({"step": step}))
+        raise SystemExit(0)
 
 
 def export():
@@ -148,8 +162,11 @@ class StandIn:
         self.set(mode)
 
     def set(self, mode: str) -> None:
-        """What it does from the next call on: good, nan, oom, killed, nothing, hang, refusing,
-        flaky (fails once for want of a network), small FLAG=MOST (out of memory beyond that)."""
+        """What it does from the next call on: good, nan, oom, killed, nothing, hang, refusing.
+
+        At step 3 `orderly` stops in good order when asked, `deaf` does not hear, `late` ends first.
+        `flaky` fails once for want of a network, `small FLAG=MOST...` runs out of memory beyond it.
+        """
         (self.folder / "mode").write_text(mode)
 
     @property

@@ -16,6 +16,7 @@ from palmswift.launchers.diagnosis import Diagnosis
 from palmswift.launchers.ladder import Climb, Situation, climb
 from palmswift.launchers.machine import conditions_here
 from palmswift.launchers.run_folder import RunFolder, checkpoints
+from palmswift.launchers.taking_up import take_up
 from palmswift.launchers.verdict import Verdict
 from palmswift.plan.lengths import read_lengths
 from palmswift.recipes.load import resolved_yaml
@@ -52,7 +53,7 @@ def train_until_it_ends(
     recipe, changes = run.training_recipe, list[str]()
     allowed = run.recipe.recovery.attempts
     for number in range(1, allowed + 1):
-        kept = checkpoints(run.training)
+        kept = take_up(run, console)
         if not kept:
             # An attempt that left no checkpoint: its log would be read as this one's.
             shutil.rmtree(run.training, ignore_errors=True)
@@ -70,12 +71,13 @@ def train_until_it_ends(
             }
         )
         _note_attempts(run, attempts)
-        if verdict.failure is None or number == allowed:
+        if verdict.failure is None or number == allowed or run.stop_asked:
             return verdict, attempts
-        head = f"retry    {number + 1} of {allowed}"
         if verdict.failure.kind in TRANSIENT:
             wait = BACKOFF_SECONDS[min(number, len(BACKOFF_SECONDS)) - 1]
-            console.note(f"{head} in {wait:.0f} s: {verdict.failure.cause}")
+            told = f"{number + 1} of {allowed} in {wait:.0f} s: {verdict.failure.cause}"
+            console.note(f"retry    {told}")
+            run.events.note("retry", told)
             sleep(wait)
             changes = []
             continue
@@ -84,10 +86,12 @@ def train_until_it_ends(
             return verdict, attempts
         recipe, changes = climbed.recipe, climbed.changes
         where = _prepare(run, climbed)
-        console.note(
-            f"{head}: {verdict.failure.cause}; now {', '.join(changes)} "
+        told = (
+            f"{number + 1} of {allowed}: {verdict.failure.cause}; now {', '.join(changes)} "
             f"({', '.join(climbed.reasons)}), {where}"
         )
+        console.note(f"retry    {told}")
+        run.events.note("retry", told)
         if climbed.renews_data:
             run.state.stages["data"].state = "interrupted"  # with other rows than it is to have
             launching.renew_data()

@@ -14,7 +14,7 @@ from palmswift.data.progress import for_terminal
 from palmswift.data.read import open_files
 from palmswift.data.sanitize import TemplateSpec, sanitize
 from palmswift.errors import ChildError, GateError, InputError, Problem
-from palmswift.files import write_json, write_text
+from palmswift.files import sha256_of, write_json, write_text
 from palmswift.hub.source import (
     cached_model,
     content_key,
@@ -27,12 +27,20 @@ from palmswift.launchers.arguments import (
     child_environment,
     source_arguments,
 )
-from palmswift.launchers.attempt import run_attempt
+from palmswift.launchers.attempt import judge_finished, run_attempt
+from palmswift.launchers.checkpoint_survey import is_finished
 from palmswift.launchers.machine import machine_problems, memory_problem, plan_here
 from palmswift.launchers.plugin_files import plugin_path
+from palmswift.launchers.record import (
+    contents_of,
+    memory_record,
+    model_contents,
+    swift_arguments,
+)
 from palmswift.launchers.recovery import Launching, train_until_it_ends
 from palmswift.launchers.render import Rendered, render_training
-from palmswift.launchers.run_folder import RunFolder, contents_of
+from palmswift.launchers.resumption import refuse_changed_rows
+from palmswift.launchers.run_folder import RunFolder
 from palmswift.launchers.training_log import sparkline
 from palmswift.launchers.verdict import Verdict
 from palmswift.paths import project_path
@@ -68,6 +76,7 @@ def preflight_resumed(run: RunFolder, *, force: bool = False) -> None:
             for path, digest in run.state.inputs.items()
             if path in now and now[path] != digest
         ]
+    problems += refuse_changed_rows(run)
     recipe = run.training_recipe
     memory = None if force else memory_problem(recipe, _lengths(run), run.state.overrides)
     _refuse(f"{run.path.name} cannot go on here", problems, memory)
@@ -139,10 +148,14 @@ def _file_fault(path: Path) -> str:
 def model_stage(run: RunFolder, console: Console) -> str:
     """The model that is tuned: its folder, or the hub id that ms-swift will fetch."""
     if run.is_done("model"):
-        return str(run.facts("model")["model"])
+        known = str(run.facts("model")["model"])
+        # A folder that is gone: the run, or the models beside it, came from another place.
+        if not Path(known).is_absolute() or Path(known).exists():
+            return known
     with run.stage("model") as facts:
         model = _provide_model(run, console)
         facts["model"] = str(model)
+        facts["files"] = model_contents(str(model))
         console.note(f"model    {shown(model) if isinstance(model, Path) else model}")
     return str(facts["model"])
 
@@ -212,6 +225,11 @@ def data_stage(run: RunFolder, model: str, console: Console) -> dict[str, Any]:
             rejected=report.rejected,
             train=report.train_rows,
             val=report.val_rows,
+            rows={
+                path.name: sha256_of(path)
+                for path in (run.data / "train.jsonl", run.data / "val.jsonl")
+                if path.is_file()
+            },
         )
         console.note(
             f"data     {report.read} rows read, {report.train_rows} to train on, "
@@ -247,6 +265,9 @@ def train_stage(run: RunFolder, model: str, console: Console) -> Path:
     log = run.logs / "train.log"
 
     def launch(recipe: Recipe, resume_from: Path | None) -> Verdict:
+        if resume_from and is_finished(resume_from, run.state.lengthened_at):
+            console.note(f"train    {resume_from.name} is that of the last step: nothing to run")
+            return judge_finished(run, log)
         command = _training_command(run, recipe, model, resume_from)
         write_text(run.path / "command.sh", command.script)
         where = f", from {resume_from.name}" if resume_from else ""
@@ -272,6 +293,8 @@ def train_stage(run: RunFolder, model: str, console: Console) -> Path:
         console.note(f"         {verdict.steps} steps, loss {first:.3f} {curve} {last:.3f}")
         for remark in verdict.remarks:
             console.note(f"note     {remark}")
+    if run.stop_asked:
+        raise KeyboardInterrupt
     if verdict.checkpoint is None:
         raise RuntimeError("a run that did not fail has a checkpoint")
     return verdict.checkpoint
@@ -289,6 +312,9 @@ def _facts(verdict: Verdict, run: RunFolder) -> dict[str, Any]:
         facts["remarks"] = verdict.remarks
     if verdict.failure is not None:
         facts["failure"] = verdict.failure._asdict()
+    if memory := memory_record(run.path):
+        facts["memory"] = memory
+    run.state.swift_arguments = swift_arguments(run.training)
     return facts
 
 
