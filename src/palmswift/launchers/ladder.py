@@ -88,9 +88,12 @@ def climb(recipe: Recipe, situation: Situation) -> Climb | None:
         now = changed
         taken.pop(rung.name, None)
         taken[rung.name] = rung
-        if after is None or need is None or _enough(after, need):
+        if need is None or after is None:
+            if rung.name != "allocator":  # which alone is hardly worth a launch
+                return _climbed(now, list(taken.values()))
+        elif _enough(after, need):
             return _climbed(now, list(taken.values()))
-    return None
+    return _climbed(now, list(taken.values())) if need is None and taken else None
 
 
 def _climbed(recipe: Recipe, rungs: list[Rung]) -> Climb:
