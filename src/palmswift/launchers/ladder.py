@@ -253,7 +253,7 @@ def _evaluation(recipe: Recipe) -> Iterator[Rung]:
     if not values:
         return
     what = " ".join(f"swift.{name}={str(value).lower()}" for name, value in values.items())
-    why = "evaluates row by row, with the same result"
+    why = "evaluates row by row; eval_loss is then a mean over rows"
     yield Rung("evaluation", Step(what, why, lambda recipe: with_swift(recipe, **values)))
 
 
