@@ -133,6 +133,15 @@ def test_weights_that_are_those_of_the_base_fail_a_run(tmp_path: Path) -> None:
     assert _kind(_judge_against(tmp_path, base)) == ""
 
 
+def test_the_base_of_a_hub_is_found_where_ms_swift_loaded_it_from(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "cache", {"a": Numbers("F32", [1.0, 2.0])})
+    _history(tmp_path, {"loss": 2.0}, {"loss": 1.0})
+    folder = write_model(tmp_path, 2, {"a": Numbers("F32", [1.0, 2.0])})
+    assert _kind(_judge(tmp_path, evals=False)) == ""
+    (folder / "args.json").write_text(json.dumps({"model_dir": str(base)}))
+    assert _kind(_judge(tmp_path, evals=False)) == "weights_unchanged"
+
+
 def test_weights_that_are_no_numbers_fail_a_run_whose_losses_are_fine(tmp_path: Path) -> None:
     _history(tmp_path, {"loss": 2.0}, {"loss": 1.0})
     write_adapter(tmp_path, 2, adapter(float("nan")))
