@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from time import sleep
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from palmswift.command import Console
-from palmswift.errors import InputError
+from palmswift.errors import ChildError, InputError
 from palmswift.files import write_text
-from palmswift.launchers.diagnosis import Diagnosis
+from palmswift.launchers.diagnosis import Diagnosis, diagnose
 from palmswift.launchers.ladder import Climb, Situation, climb
 from palmswift.launchers.machine import conditions_here
 from palmswift.launchers.run_folder import RunFolder, checkpoints
@@ -21,6 +21,8 @@ from palmswift.launchers.verdict import Verdict
 from palmswift.plan.lengths import read_lengths
 from palmswift.recipes.load import resolved_yaml
 from palmswift.recipes.recipe import Recipe
+
+Result = TypeVar("Result")
 
 TRANSIENT = ("network", "file_system")
 """Failures that may be gone a little later."""
@@ -74,11 +76,7 @@ def train_until_it_ends(
         if verdict.failure is None or number == allowed or run.stop_asked:
             return verdict, attempts
         if verdict.failure.kind in TRANSIENT:
-            wait = BACKOFF_SECONDS[min(number, len(BACKOFF_SECONDS)) - 1]
-            told = f"{number + 1} of {allowed} in {wait:.0f} s: {verdict.failure.cause}"
-            console.note(f"retry    {told}")
-            run.events.note("retry", told)
-            sleep(wait)
+            _wait(run, console, verdict.failure, number)
             changes = []
             continue
         climbed = _climb(run, recipe, verdict.failure)
@@ -86,16 +84,49 @@ def train_until_it_ends(
             return verdict, attempts
         recipe, changes = climbed.recipe, climbed.changes
         where = _prepare(run, climbed)
-        told = (
-            f"{number + 1} of {allowed}: {verdict.failure.cause}; now {', '.join(changes)} "
-            f"({', '.join(climbed.reasons)}), {where}"
-        )
-        console.note(f"retry    {told}")
-        run.events.note("retry", told)
+        because = f"now {', '.join(changes)} ({', '.join(climbed.reasons)}), {where}"
+        _tell(run, console, f"{number + 1} of {allowed}: {verdict.failure.cause}; {because}")
         if climbed.renews_data:
             run.state.stages["data"].state = "interrupted"  # with other rows than it is to have
             launching.renew_data()
     raise AssertionError("a recovery has at least one attempt")
+
+
+def with_patience(
+    run: RunFolder, log: Path, console: Console, work: Callable[[], Result]
+) -> Result:
+    """What `work` gives, whose child writes to `log`; again where that failed by a transient fault.
+
+    `ChildError` when it fails otherwise, or too often; with the cause and the remedy where they are
+    known.
+    """
+    allowed = run.recipe.recovery.attempts
+    for number in range(1, allowed + 1):
+        start = log.stat().st_size if log.is_file() else 0
+        try:
+            return work()
+        except ChildError as error:
+            found = diagnose(log, 1, start=start)
+            if found.kind in TRANSIENT and number < allowed:
+                _wait(run, console, found, number)
+            elif found.kind == "unknown":
+                raise
+            else:
+                summary = f"{error.summary}: {found.cause} ({found.kind})"
+                raise ChildError(summary, error.problems, remedy=found.remedy) from error
+    raise AssertionError("there is at least one attempt")
+
+
+def _wait(run: RunFolder, console: Console, failure: Diagnosis, number: int) -> None:
+    wait = BACKOFF_SECONDS[min(number, len(BACKOFF_SECONDS)) - 1]
+    allowed = run.recipe.recovery.attempts
+    _tell(run, console, f"{number + 1} of {allowed} in {wait:.0f} s: {failure.cause}")
+    sleep(wait)
+
+
+def _tell(run: RunFolder, console: Console, text: str) -> None:
+    console.note(f"retry    {text}")
+    run.events.note("retry", text)
 
 
 def _outcome(failure: Diagnosis | None) -> str:
