@@ -39,8 +39,8 @@ class Launching(NamedTuple):
 
     launch: Callable[[Recipe, Path | None], Verdict]
     """Train the recipe, from a checkpoint or from the start, and judge what it left."""
-    renew_data: Callable[[], None]
-    """Judge the rows again, under the run's recipe as it is then."""
+    plan_again: Callable[[], None]
+    """Judge the rows again where they have to be, and write plan.json, under the recipe as it is."""
 
 
 def train_until_it_ends(
@@ -88,7 +88,7 @@ def train_until_it_ends(
         _tell(run, console, f"{number + 1} of {allowed}: {verdict.failure.cause}; {because}")
         if climbed.renews_data:
             run.state.stages["data"].state = "interrupted"  # with other rows than it is to have
-            launching.renew_data()
+        launching.plan_again()
     raise AssertionError("a recovery has at least one attempt")
 
 

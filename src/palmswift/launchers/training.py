@@ -280,12 +280,12 @@ def train_stage(run: RunFolder, model: str, console: Console) -> Path:
         console.note(f"train    {recipe.swift_command}{where}; log: {shown(log)}")
         return run_attempt(run, command, log)
 
-    def renew_data() -> None:
+    def plan_again() -> None:
         data_stage(run, model, console)
         write_plan(run)
 
     with run.stage("train") as facts:
-        launching = Launching(launch, renew_data)
+        launching = Launching(launch, plan_again)
         verdict, attempts = train_until_it_ends(run, launching, console, earlier)
         facts.update(_facts(verdict, run))
         if verdict.failure is not None:
