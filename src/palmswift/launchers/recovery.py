@@ -40,7 +40,7 @@ class Launching(NamedTuple):
     launch: Callable[[Recipe, Path | None], Verdict]
     """Train the recipe, from a checkpoint or from the start, and judge what it left."""
     plan_again: Callable[[], None]
-    """Judge the rows again where they have to be, and write plan.json, under the recipe as it is."""
+    """Judge the rows again where they have to be, and write plan.json anew."""
 
 
 def train_until_it_ends(
