@@ -15,6 +15,7 @@ from palmswift.launchers.arguments import (
     child_environment,
     training_arguments,
 )
+from palmswift.launchers.tracking import tracking_environment
 from palmswift.paths import project_root
 from palmswift.recipes.recipe import Recipe, SwiftValue, flag_words
 
@@ -48,7 +49,10 @@ def render_training(recipe: Recipe, paths: TrainingPaths) -> Rendered:
     return render_command(
         recipe.swift_command,
         training_arguments(recipe, paths),
-        env=child_environment(recipe, paths.model),
+        env={
+            **tracking_environment(recipe, paths.output),
+            **child_environment(recipe, paths.model),
+        },
         title=f"{recipe.name}: {recipe.summary}",
     )
 
