@@ -133,7 +133,7 @@ def test_what_a_run_holds_is_text_and_never_markup(run: RunFolder) -> None:
 
 def test_a_long_runs_page_stays_small(run: RunFolder) -> None:
     with run.stage("train"):
-        _trained(run, 20_000, grad_norm=1.0, learning_rate=1e-5, token_accuracy=0.5)
+        _trained(run, 3000, grad_norm=1.0, learning_rate=1e-5, token_accuracy=0.5)
     _page(run)
 
 
