@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 from pathlib import Path
 
-from palmswift.launchers.render import Rendered
+from palmswift.launchers.render import Rendered, direct_words
 from palmswift.launchers.run_folder import RunFolder
 from palmswift.launchers.verdict import Verdict, judge
 from palmswift.launchers.watch import Watch, end_event
@@ -18,7 +18,7 @@ def run_attempt(run: RunFolder, command: Rendered, log: Path) -> Verdict:
     """Run the command to its end, its output in `log`, and judge what it left in the run."""
     log_start = log.stat().st_size if log.is_file() else 0
     with (
-        ProcessGroup(command.argv, log=log, env=command.env) as child,
+        ProcessGroup(direct_words(command), log=log, env=command.env) as child,
         Watch(run, log, command, pid=child.pid) as view,
     ):
         exit_code = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import sys
@@ -42,6 +43,25 @@ def swift_program() -> list[str]:
         except ValueError as error:
             raise InputError(f"{PROGRAM_VARIABLE} is not a command line: {error}") from error
     return [str(Path(sys.executable).with_name("swift"))]
+
+
+def direct_words(command: Rendered) -> list[str]:
+    """The words that start what `swift sft|pt|rlhf` starts, without `swift` itself around it.
+
+    For one process on one machine `swift` imports half of itself (2.4 s) and calls its own script
+    with the same words (swift/cli/main.py). Several processes, another program and a `swift` of
+    another environment are started as the command says.
+    """
+    program, word, *rest = command.argv
+    several = {"NPROC_PER_NODE", "NNODES"} & {*os.environ, *command.env}
+    found = importlib.util.find_spec("swift")
+    folders = found.submodule_search_locations if found else None
+    if word not in ("sft", "pt", "rlhf") or several or not folders:
+        return command.argv
+    script = Path(folders[0]) / "cli" / f"{word}.py"
+    if [program] != swift_program() or not (Path(program).is_file() and script.is_file()):
+        return command.argv
+    return [sys.executable, str(script), *rest]
 
 
 def render_training(recipe: Recipe, paths: TrainingPaths) -> Rendered:
