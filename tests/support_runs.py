@@ -18,9 +18,12 @@ from palmswift.recipes.yaml_text import dump
 
 PROGRAM = r'''
 """`swift sft`, `export` and `deploy`: real processes and files, without a model."""
-import json, subprocess, sys, time
+import json, os, subprocess, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+sys.path.insert(0, "TESTS")
+from support_checkpoints import Numbers, write_adapter, write_model
 
 HERE = Path(__file__).parent
 command, words = sys.argv[1], sys.argv[2:]
@@ -38,15 +41,10 @@ mode = (HERE / "mode").read_text()
 
 
 def checkpoint(out, step):
-    folder = out / f"checkpoint-{step}"
-    folder.mkdir(parents=True, exist_ok=True)
     if flags["tuner_type"] == ["full"]:
-        (folder / "config.json").write_text('{"model_type": "qwen3"}')
-        (folder / "model.safetensors").write_bytes(b"weights")
+        write_model(out, step, {"layer.weight": Numbers("F32", [float(step)] * 4)})
     else:
-        (folder / "adapter_config.json").write_text('{"r": 8}')
-        (folder / "adapter_model.safetensors").write_bytes(b"weights")
-    (folder / "trainer_state.json").write_text('{"best_global_step": null}')
+        write_adapter(out, step)
 
 
 def sft():
@@ -72,6 +70,20 @@ def sft():
                 subprocess.Popen([sys.executable, "-S", __file__, "child"])
                 (HERE / "hanging").touch()
                 time.sleep(600)
+            if mode in ("orderly", "deaf", "late") and step == 3:
+                await_the_request(out, step)
+
+
+def await_the_request(out, step):
+    control = Path(os.environ["PALMSWIFT_CONTROL"])
+    (control / "stepping").write_text("{}")
+    (HERE / "hanging").touch()
+    while mode == "deaf" or not (control / "stop").exists():
+        time.sleep(0.02)
+    if mode == "orderly":
+        checkpoint(out, step)
+        (control / "stopped").write_text(json.dumps({"step": step}))
+        raise SystemExit(0)
 
 
 def export():
@@ -119,17 +131,23 @@ def deploy():
 '''
 
 
+TESTS = Path(__file__).resolve().parent
+
+
 class StandIn:
     """The stand-in program in a folder; what it does next, and how it was called."""
 
     def __init__(self, folder: Path, mode: str = "good") -> None:
         self.folder = folder
         self.program = folder / "swift.py"
-        self.program.write_text(PROGRAM, encoding="utf-8")
+        self.program.write_text(PROGRAM.replace("TESTS", str(TESTS)), encoding="utf-8")
         self.set(mode)
 
     def set(self, mode: str) -> None:
-        """What it does from the next call on: good, nan, oom, killed, nothing, hang, refusing."""
+        """What it does from the next call on: good, nan, oom, killed, nothing, hang, refusing.
+
+        At step 3 `orderly` stops in good order when asked, `deaf` does not hear, `late` ends first.
+        """
         (self.folder / "mode").write_text(mode)
 
     @property
@@ -219,14 +237,3 @@ def make_recipe(**changes: Any) -> Recipe:
 def make_run(parent: Path, **changes: Any) -> RunFolder:
     """A new run folder under `parent`."""
     return RunFolder.create(make_recipe(**changes), parent=parent)
-
-
-def write_checkpoint(output: Path, step: int, best: int | None = None) -> Path:
-    """A checkpoint folder as ms-swift leaves it, without real weights."""
-    folder = output / f"checkpoint-{step}"
-    folder.mkdir(parents=True)
-    (folder / "adapter_model.safetensors").write_bytes(b"weights")
-    (folder / "trainer_state.json").write_text(
-        f'{{"best_global_step": {best if best is not None else "null"}}}', encoding="utf-8"
-    )
-    return folder

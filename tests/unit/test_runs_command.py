@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support_runs import StandIn, prepare_project, write_checkpoint, write_project_recipe
+from support_checkpoints import write_adapter
+from support_runs import StandIn, prepare_project, write_project_recipe
 
 from palmswift.launchers.events import StepEvent
 from palmswift.launchers.run_folder import RunFolder, find_run
@@ -177,9 +179,10 @@ def test_cleaning_says_what_can_go_and_deletes_it_only_when_told_to(
     trained: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     last = trained.training / "checkpoint-4"
-    (last / "optimizer.pt").write_bytes(b"x" * 100)
+    with zipfile.ZipFile(last / "optimizer.pt", "a") as archive:
+        archive.writestr("numbers", b"x" * 100)
     told = [Path(item["path"]).name for item in _json(capsys, "clean")["items"]]
-    assert told == ["checkpoint-2", "optimizer.pt"]
+    assert told == ["checkpoint-2", "optimizer.pt", "scheduler.pt", "rng_state.pth"]
     assert (trained.training / "checkpoint-2").is_dir()
     assert _json(capsys, "clean", "--yes")["bytes"] > 100
     assert sorted(path.name for path in trained.training.glob("checkpoint-*")) == ["checkpoint-4"]
@@ -196,7 +199,7 @@ def test_the_best_the_last_and_the_chosen_checkpoint_are_never_cleaned_away(
     trained: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for step in (6, 8, 10):
-        write_checkpoint(trained.training, step, best=6)
+        write_adapter(trained.training, step, best=6)
     assert main(["clean", "--yes"]) == 0
     left = sorted(path.name for path in trained.training.glob("checkpoint-*"))
     assert left == ["checkpoint-10", "checkpoint-4", "checkpoint-6"]

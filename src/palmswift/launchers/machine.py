@@ -131,6 +131,12 @@ def _ways_out(
     return [*ways, f"or take a recipe that fits: {fitting}"]
 
 
+def conditions_here(recipe: Recipe, lengths: Lengths | None) -> Conditions | None:
+    """What the roomiest card has free now; None without one, or for a recipe of the CPU."""
+    best = _roomiest()
+    return None if best is None or not recipe.needs_gpu else _conditions(best, lengths)
+
+
 def _conditions(card: Gpu, lengths: Lengths | None) -> Conditions:
     """What is free now is planned with: a desktop has its share already."""
     return Conditions(gpu_mib=card.free_mib, desktop_mib=0, lengths=lengths)

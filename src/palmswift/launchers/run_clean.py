@@ -42,7 +42,7 @@ def superfluous(path: Path) -> list[Item]:
 
 def _of_run(run: RunFolder) -> Iterator[Item]:
     state, _ = state_of(run)
-    kept = checkpoints(run.training)
+    kept = checkpoints(run.training, resumable=False)
     name = run.path.name
     has_results = any((run.path / part).exists() for part in ("export", "eval"))
     if not kept and not has_results:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from palmswift import __version__
 from palmswift.errors import InputError
 from palmswift.files import is_file, locked, write_json, write_text
+from palmswift.launchers.checkpoint_survey import survey
 from palmswift.launchers.events import EventJournal, StageEvent
 from palmswift.launchers.record import (
     contents_of,
@@ -108,8 +108,10 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
         self.state = self._read_state()
-        self.recipe = self._read_recipe()
+        self.recipe = self._read_recipe(self.path / "recipe.resolved.yaml")
         self.events = EventJournal(self.path / "events.jsonl")
+        self.stop_asked = False
+        """A signal asked for a stop, and what ran came to its end before."""
 
     @property
     def data(self) -> Path:
@@ -130,6 +132,17 @@ class RunFolder:
     def evaluation(self) -> Path:
         """Predictions and evaluation reports."""
         return self.path / "eval"
+
+    @property
+    def recovered_recipe(self) -> Path:
+        """The recipe as a recovery changed it; there only where one did."""
+        return self.path / "recipe.recovered.yaml"
+
+    @property
+    def training_recipe(self) -> Recipe:
+        """What is trained: the run's recipe, or what a recovery made of it."""
+        changed = self.recovered_recipe
+        return self._read_recipe(changed) if changed.is_file() else self.recipe
 
     @classmethod
     def create(
@@ -164,8 +177,7 @@ class RunFolder:
         except (ValidationError, UnicodeDecodeError) as error:
             raise InputError(f"{file} cannot be read: {error}") from error
 
-    def _read_recipe(self) -> Recipe:
-        file = self.path / "recipe.resolved.yaml"
+    def _read_recipe(self, file: Path) -> Recipe:
         try:
             text = parse(file.read_text(encoding="utf-8"), str(file))
             if text.problems:
@@ -298,18 +310,9 @@ def find_run(name: str, *, parent: Path | None = None) -> RunFolder:
     )
 
 
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-
-
-def checkpoints(training: Path) -> list[Path]:
-    """Whole checkpoint folders by step: with weights, and with the trainer's state, which is
-    written last."""
-    found = []
-    for path in training.glob("checkpoint-*"):
-        match = _CHECKPOINT.fullmatch(path.name)
-        if match and any(path.glob("*.safetensors")) and trainer_state(path) is not None:
-            found.append((int(match[1]), path))
-    return [path for _, path in sorted(found)]
+def checkpoints(training: Path, *, resumable: bool = True) -> list[Path]:
+    """Whole checkpoint folders by step; without `resumable`, their weights are enough."""
+    return [found.path for found in survey(training, resumable=resumable) if not found.fault]
 
 
 def trainer_state(checkpoint: Path) -> dict[str, Any] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,8 @@ from palmswift.launchers.arguments import (
     child_environment,
     source_arguments,
 )
-from palmswift.launchers.attempt import run_attempt
+from palmswift.launchers.attempt import judge_finished, run_attempt
+from palmswift.launchers.checkpoint_survey import is_finished
 from palmswift.launchers.machine import machine_problems, memory_problem, plan_here
 from palmswift.launchers.plugin_files import plugin_path
 from palmswift.launchers.record import (
@@ -37,8 +37,9 @@ from palmswift.launchers.record import (
     model_contents,
     swift_arguments,
 )
+from palmswift.launchers.recovery import Launching, train_until_it_ends
 from palmswift.launchers.render import Rendered, render_training
-from palmswift.launchers.run_folder import RunFolder, checkpoints
+from palmswift.launchers.run_folder import RunFolder
 from palmswift.launchers.training_log import sparkline
 from palmswift.launchers.verdict import Verdict
 from palmswift.paths import project_path
@@ -74,7 +75,8 @@ def preflight_resumed(run: RunFolder, *, force: bool = False) -> None:
             for path, digest in run.state.inputs.items()
             if path in now and now[path] != digest
         ]
-    memory = None if force else memory_problem(run.recipe, _lengths(run), run.state.overrides)
+    recipe = run.training_recipe
+    memory = None if force else memory_problem(recipe, _lengths(run), run.state.overrides)
     _refuse(f"{run.path.name} cannot go on here", problems, memory)
 
 
@@ -88,7 +90,10 @@ def _refuse(summary: str, problems: list[Problem], memory: Problem | None) -> No
 
 def write_plan(run: RunFolder) -> None:
     """plan.json: the predicted memory, for the rows as they are once they are clean."""
-    write_json(run.path / "plan.json", plan_here(run.recipe, _lengths(run)).model_dump(mode="json"))
+    write_json(
+        run.path / "plan.json",
+        plan_here(run.training_recipe, _lengths(run)).model_dump(mode="json"),
+    )
 
 
 def _lengths(run: RunFolder) -> Lengths | None:
@@ -192,7 +197,7 @@ def data_stage(run: RunFolder, model: str, console: Console) -> dict[str, Any]:
     """Clean the rows into the run's data folder; the counts."""
     if run.is_done("data"):
         return run.facts("data")
-    recipe = run.recipe
+    recipe = run.training_recipe
     with run.stage("data") as facts:
         report = sanitize(
             [project_path(name) for name in recipe.data.train],
@@ -228,7 +233,9 @@ def data_stage(run: RunFolder, model: str, console: Console) -> dict[str, Any]:
     return facts
 
 
-def _training_command(run: RunFolder, model: str, resume_from: Path | None) -> Rendered:
+def _training_command(
+    run: RunFolder, recipe: Recipe, model: str, resume_from: Path | None
+) -> Rendered:
     val = run.data / "val.jsonl"
     paths = TrainingPaths(
         model=model,
@@ -237,37 +244,52 @@ def _training_command(run: RunFolder, model: str, resume_from: Path | None) -> R
         output=run.training,
         resume_from=resume_from,
     )
-    return render_training(run.recipe, paths)
+    return render_training(recipe, paths)
 
 
 def train_stage(run: RunFolder, model: str, console: Console) -> Path:
     """Run ms-swift, show its progress, judge what it left; the checkpoint to use.
 
-    Goes on from the last whole checkpoint when the run has one, else from the start. `ChildError`
-    when the run failed, whatever its exit code.
+    Goes on from the last whole checkpoint when the run has one, else from the start; again, with
+    changes, where a failure can be mended (`recovery.py`). `ChildError` when the run failed in the
+    end, whatever its exit code.
     """
     if run.is_done("train"):
         return run.path / str(run.facts("train")["checkpoint"])
-    kept = checkpoints(run.training)
-    if not kept:
-        # An earlier attempt that left no checkpoint: its log would be read as this one's.
-        shutil.rmtree(run.training, ignore_errors=True)
-    command = _training_command(run, model, kept[-1] if kept else None)
-    write_text(run.path / "command.sh", command.script)
+    earlier = list(run.facts("train").get("attempts", []))
     log = run.logs / "train.log"
+
+    def launch(recipe: Recipe, resume_from: Path | None) -> Verdict:
+        if resume_from and is_finished(resume_from):
+            console.note(f"train    {resume_from.name} is that of the last step: nothing to run")
+            return judge_finished(run, log)
+        command = _training_command(run, recipe, model, resume_from)
+        write_text(run.path / "command.sh", command.script)
+        where = f", from {resume_from.name}" if resume_from else ""
+        console.note(f"train    {recipe.swift_command}{where}; log: {shown(log)}")
+        return run_attempt(run, command, log)
+
+    def renew_data() -> None:
+        data_stage(run, model, console)
+        write_plan(run)
+
     with run.stage("train") as facts:
-        where = f", from {kept[-1].name}" if kept else ""
-        console.note(f"train    {run.recipe.swift_command}{where}; log: {shown(log)}")
-        verdict = run_attempt(run, command, log)
+        launching = Launching(launch, renew_data)
+        verdict, attempts = train_until_it_ends(run, launching, console, earlier)
         facts.update(_facts(verdict, run))
         if verdict.failure is not None:
+            times = f" after {len(attempts)} attempts" if len(attempts) > 1 else ""
             raise ChildError(
-                f"the training failed ({verdict.failure.kind}): {verdict.failure.cause}",
+                f"the training failed{times} ({verdict.failure.kind}): {verdict.failure.cause}",
                 remedy=f"{verdict.failure.remedy}\n     log: {shown(log)}",
             )
         curve = sparkline(verdict.losses)
         first, last = verdict.losses[0], verdict.losses[-1]
         console.note(f"         {verdict.steps} steps, loss {first:.3f} {curve} {last:.3f}")
+        for remark in verdict.remarks:
+            console.note(f"note     {remark}")
+    if run.stop_asked:
+        raise KeyboardInterrupt
     if verdict.checkpoint is None:
         raise RuntimeError("a run that did not fail has a checkpoint")
     return verdict.checkpoint
@@ -281,6 +303,8 @@ def _facts(verdict: Verdict, run: RunFolder) -> dict[str, Any]:
         facts["eval_losses"] = verdict.eval_losses
     if verdict.checkpoint is not None:
         facts["checkpoint"] = str(verdict.checkpoint.relative_to(run.path))
+    if verdict.remarks:
+        facts["remarks"] = verdict.remarks
     if verdict.failure is not None:
         facts["failure"] = verdict.failure._asdict()
     if memory := memory_record(run.path):

@@ -25,6 +25,7 @@ from palmswift.launchers.events import (
     AttemptEvent,
     EndEvent,
     Event,
+    NoteEvent,
     Phase,
     PhaseEvent,
     SilenceEvent,
@@ -91,6 +92,8 @@ class Watch:
         self._pid = pid
         self._told_silence = 0.0
         self._warning = ""
+        self._notes: list[Event] = []
+        self._notice = ""
 
     def __enter__(self) -> Watch:
         self.view.__enter__()
@@ -114,11 +117,19 @@ class Watch:
 
     def update(self) -> None:
         """Read what the child wrote, and show it."""
-        events = self.feed.poll()
+        events = [*self.feed.poll(), *self._notes]
+        self._notes.clear()
         if silence := self._silence():
             events.append(silence)
             self._journal.add(silence)
-        self.view.show(self.feed, events, self._warning)
+        self.view.show(self.feed, events, self._notice or self._warning)
+
+    def note(self, topic: str, text: str) -> None:
+        """Write down and show what the launcher does meanwhile, in words."""
+        event = NoteEvent(topic=topic, text=text)
+        self._journal.add(event)
+        self._notes.append(event)
+        self._notice = text
 
     def _silence(self) -> SilenceEvent | None:
         """A child that has said nothing for long: told once, and again when that has doubled."""

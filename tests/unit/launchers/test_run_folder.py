@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support_runs import make_recipe, make_run, write_checkpoint
+from support_checkpoints import write_adapter
+from support_runs import make_recipe, make_run
 
 from palmswift.errors import InputError
 from palmswift.launchers.run_folder import RunFolder, checkpoints, find_run
@@ -91,8 +92,8 @@ def test_a_second_launcher_is_refused_while_the_first_lives(tmp_path: Path) -> N
 
 
 def test_only_whole_checkpoints_count_and_they_come_in_order(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path, 100)
-    write_checkpoint(tmp_path, 20)
+    write_adapter(tmp_path, 100)
+    write_adapter(tmp_path, 20)
     (tmp_path / "checkpoint-300").mkdir()
     (tmp_path / "checkpoint-old").mkdir()
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-20", "checkpoint-100"]

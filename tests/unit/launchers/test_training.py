@@ -184,6 +184,7 @@ def test_a_model_that_a_recipe_makes_is_trained_once_and_kept(
         "config.json",
         "model.safetensors",
         "palmswift.json",
+        "tokenizer.json",
     ]
 
 

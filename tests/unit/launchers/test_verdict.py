@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from support_runs import write_checkpoint
+from support_checkpoints import write_adapter
 
-from palmswift.launchers.verdict import Verdict, judge
+from palmswift.launchers.verdict import Expected, Verdict, judge
 
 
 def _history(output: Path, *records: dict[str, float]) -> None:
@@ -21,7 +21,8 @@ def _history(output: Path, *records: dict[str, float]) -> None:
 
 
 def _judge(output: Path, exit_code: int = 0, *, evals: bool = True, best: bool = False) -> Verdict:
-    return judge(output, output / "log", exit_code, expects_eval=evals, keep_best=best)
+    expected = Expected(evaluation=evals, keep_best=best)
+    return judge(output, output / "log", exit_code, expected)
 
 
 GOOD = ({"loss": 2.0}, {"loss": 1.0}, {"eval_loss": 1.5})
@@ -29,7 +30,7 @@ GOOD = ({"loss": 2.0}, {"loss": 1.0}, {"eval_loss": 1.5})
 
 def test_finite_losses_an_evaluation_and_a_checkpoint_are_success(tmp_path: Path) -> None:
     _history(tmp_path, *GOOD)
-    checkpoint = write_checkpoint(tmp_path, 2)
+    checkpoint = write_adapter(tmp_path, 2)
     verdict = _judge(tmp_path)
     assert verdict.failure is None
     assert (verdict.steps, verdict.losses, verdict.eval_losses) == (3, [2.0, 1.0], [1.5])
@@ -51,7 +52,7 @@ def test_a_run_that_learnt_nothing_has_failed_though_its_exit_code_is_0(
     tmp_path: Path, records: tuple[dict[str, float], ...], kind: str
 ) -> None:
     _history(tmp_path, *records)
-    write_checkpoint(tmp_path, 2)
+    write_adapter(tmp_path, 2)
     failure = _judge(tmp_path).failure
     assert failure is not None
     assert failure.kind == kind
@@ -66,13 +67,13 @@ def test_a_run_without_a_checkpoint_has_failed(tmp_path: Path) -> None:
 
 def test_an_evaluation_is_asked_for_only_with_validation_rows(tmp_path: Path) -> None:
     _history(tmp_path, {"loss": 1.0})
-    write_checkpoint(tmp_path, 1)
+    write_adapter(tmp_path, 1)
     assert _judge(tmp_path, evals=False).failure is None
 
 
 def test_the_best_checkpoint_is_taken_when_it_is_wanted_and_there(tmp_path: Path) -> None:
     _history(tmp_path, *GOOD)
-    best, last = write_checkpoint(tmp_path, 10), write_checkpoint(tmp_path, 20, best=10)
+    best, last = write_adapter(tmp_path, 10), write_adapter(tmp_path, 20, best=10)
     assert _judge(tmp_path, best=True).checkpoint == best
     assert _judge(tmp_path, best=False).checkpoint == last
 
