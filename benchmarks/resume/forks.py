@@ -1,7 +1,8 @@
 """Trains with the real ms-swift many times in seconds: it is imported once, each run is a fork.
 
 `python -m benchmarks.resume.forks` reads one JSON line a job from stdin (`argv`, `env`, `log`),
-runs `swift ARGV` in a child of its own and answers with its exit code (negative: the signal).
+runs `swift ARGV` in a child of its own (`embed SPEC OUT` makes a small model) and answers with its
+exit code (negative: the signal).
 """
 
 from __future__ import annotations
@@ -92,7 +93,9 @@ def main() -> int:
     os.dup2(2, 1)  # what an import prints is no answer
     from swift.pipelines import pretrain_main, rlhf_main, sft_main
 
-    mains = {"sft": sft_main, "pt": pretrain_main, "rlhf": rlhf_main}
+    from palmswift.hub.embedded import main as embed_main
+
+    mains = {"sft": sft_main, "pt": pretrain_main, "rlhf": rlhf_main, "embed": embed_main}
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

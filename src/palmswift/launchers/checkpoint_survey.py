@@ -75,14 +75,19 @@ def _size(file: Path) -> int:
     return file.stat().st_size if file.is_file() else 0
 
 
-def is_finished(checkpoint: Path) -> bool:
-    """Whether no step was left to take when it was saved.
+def is_finished(checkpoint: Path, lengthened_at: int | None = None) -> bool:
+    """Whether no step is left to take; `lengthened_at` is the step at which there came to be more.
 
     transformers would take one more step from such a checkpoint in the middle of an epoch.
     """
     state = read_document(checkpoint / "trainer_state.json") or {}
     step, last = state.get("global_step"), state.get("max_steps")
-    return isinstance(step, int) and isinstance(last, int) and step >= last > 0
+    return (
+        isinstance(step, int)
+        and isinstance(last, int)
+        and step >= last > 0
+        and step != lengthened_at
+    )
 
 
 def set_aside(checkpoint: Path, folder: Path) -> Path:

@@ -76,6 +76,8 @@ class RunState(BaseModel):
     """All arguments as ms-swift understood them (train/args.json); empty before it has started."""
     reproduces: str = ""
     """The run that this one repeats."""
+    lengthened_at: int | None = None
+    """The step of the last checkpoint when the training was given a later end."""
     stages: dict[str, Stage] = Field(default_factory=dict)
 
 

@@ -39,6 +39,7 @@ from palmswift.launchers.record import (
 )
 from palmswift.launchers.recovery import Launching, train_until_it_ends
 from palmswift.launchers.render import Rendered, render_training
+from palmswift.launchers.resumption import refuse_changed_rows
 from palmswift.launchers.run_folder import RunFolder
 from palmswift.launchers.training_log import sparkline
 from palmswift.launchers.verdict import Verdict
@@ -75,6 +76,7 @@ def preflight_resumed(run: RunFolder, *, force: bool = False) -> None:
             for path, digest in run.state.inputs.items()
             if path in now and now[path] != digest
         ]
+    problems += refuse_changed_rows(run)
     recipe = run.training_recipe
     memory = None if force else memory_problem(recipe, _lengths(run), run.state.overrides)
     _refuse(f"{run.path.name} cannot go on here", problems, memory)
@@ -146,7 +148,10 @@ def _file_fault(path: Path) -> str:
 def model_stage(run: RunFolder, console: Console) -> str:
     """The model that is tuned: its folder, or the hub id that ms-swift will fetch."""
     if run.is_done("model"):
-        return str(run.facts("model")["model"])
+        known = str(run.facts("model")["model"])
+        # A folder that is gone: the run, or the models beside it, came from another place.
+        if not Path(known).is_absolute() or Path(known).exists():
+            return known
     with run.stage("model") as facts:
         model = _provide_model(run, console)
         facts["model"] = str(model)
@@ -260,7 +265,7 @@ def train_stage(run: RunFolder, model: str, console: Console) -> Path:
     log = run.logs / "train.log"
 
     def launch(recipe: Recipe, resume_from: Path | None) -> Verdict:
-        if resume_from and is_finished(resume_from):
+        if resume_from and is_finished(resume_from, run.state.lengthened_at):
             console.note(f"train    {resume_from.name} is that of the last step: nothing to run")
             return judge_finished(run, log)
         command = _training_command(run, recipe, model, resume_from)
