@@ -150,7 +150,7 @@ def _save_before_evaluation(trainer: Any) -> None:
     """Save what the trainer was before its evaluation, note that this is due, and leave."""
     stop = trainer.orderly_stop
     trainer.evaluation_due = True
-    if stop.saved == trainer.state.global_step:  # the step was saved before an evaluation at the epoch's end
+    if stop.saved == trainer.state.global_step:  # before an evaluation at the epoch's end
         trainer.save_gathered(str(stop.checkpoint))
     else:
         trainer._save_checkpoint(trainer.model, None)
