@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from benchmarks.resume.forks import ROOT, Nursery
-from palmswift.files import write_json
+from palmswift.files import write_json, write_jsonl
 from palmswift.launchers.checkpoint_survey import set_aside, survey
 from palmswift.launchers.plugin_files import SUPERVISION, plugin_path
 from palmswift.launchers.taking_up import cut_log
@@ -54,6 +54,7 @@ CASES: Mapping[str, Mapping[str, object]] = {
     "full": {"tuner_type": "full"},
     "lora-workers": {**LORA, "dataloader_num_workers": 2},
     "lora-by-length": {**LORA, "group_by_length": "true"},
+    "dpo": {"rlhf_type": "dpo", **LORA, "eval_strategy": "no"},
     "lora-epochs": {**LORA, "eval_strategy": "epoch", "save_strategy": "epoch"},
 }
 
@@ -84,6 +85,10 @@ class Bench:
         spec |= {"intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
         spec |= {"num_key_value_heads": 2, "head_dim": 32}
         write_json(folder / "spec.json", spec)
+        rows = [json.loads(line) for line in lines[:ROWS]]
+        answers = [row["messages"][-1]["content"] for row in rows]
+        pairs = [{**row, "rejected_response": answers[at - 1]} for at, row in enumerate(rows)]
+        write_jsonl(folder / "pairs.jsonl", pairs)
         words = ["embed", str(folder / "spec.json"), str(folder / "model")]
         if nursery.swift(words, folder / "embed.log") != 0:
             raise RuntimeError((folder / "embed.log").read_text(encoding="utf-8"))
@@ -106,10 +111,13 @@ class Bench:
             **case,
             "output_dir": out,
         }
+        if "rlhf_type" in case:
+            settings["dataset"] = self.folder / "pairs.jsonl"
+            del settings["val_dataset"]
         if resume is not None:
             settings["resume_from_checkpoint"] = resume
         words = [
-            "sft",
+            "rlhf" if "rlhf_type" in case else "sft",
             *(str(word) for name, value in settings.items() for word in (f"--{name}", value)),
         ]
         plugins = [str(plugin_path(name)) for name in SUPERVISION] if supervised else []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from palmswift.launchers.gpu_release import computing_pids, wait_until_released
 from palmswift.launchers.oom_kills import oom_kills
-from palmswift.launchers.render import Rendered
+from palmswift.launchers.render import Rendered, direct_words
 from palmswift.launchers.run_folder import RunFolder
 from palmswift.launchers.stopping import VARIABLE, Control, OrderlyEnd, Signals
 from palmswift.launchers.verdict import Expected, Verdict, judge
@@ -28,10 +28,10 @@ def run_attempt(run: RunFolder, command: Rendered, log: Path) -> Verdict:
     control = Control(run.path / ".control")
     told = {VARIABLE: str(control.folder)}
     with (
+        Signals().counted() as signals,  # first: one that comes while the rest begins counts too
         _cards_released(run),
-        ProcessGroup(command.argv, log=log, env={**command.env, **told}) as child,
+        ProcessGroup(direct_words(command), log=log, env={**command.env, **told}) as child,
         Watch(run, log, command, pid=child.pid) as view,
-        Signals().counted() as signals,
     ):
         end = OrderlyEnd(control, signals)
         exit_code = None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from palmswift.errors import Problem
 from palmswift.launchers.render import PROGRAM_VARIABLE
+from palmswift.launchers.tracking import tracking_problems
 from palmswift.plan.cards import CONTEXT_MIB, DESKTOP_MIB, card_called
 from palmswift.plan.fit import Conditions, Plan, plan_under
 from palmswift.plan.lengths import Lengths
@@ -40,6 +41,7 @@ def machine_problems(recipe: Recipe, folder: Path) -> list[Problem]:
         problems.append(
             Problem("ms-swift is not installed here", remedy="python3 quickstart.py install")
         )
+    problems += tracking_problems(recipe)
     free_mib = shutil.disk_usage(_existing(folder)).free >> 20
     if free_mib < recipe.budget.disk_mib:
         problems.append(

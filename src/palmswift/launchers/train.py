@@ -170,6 +170,23 @@ def held(folder: RunFolder, console: Console, script: str) -> Iterator[None]:
         except ChildError as error:
             remedy = f"{error.remedy}\n     then go on with: {go_on}"
             raise ChildError(error.summary, error.problems, remedy=remedy) from error
+        finally:
+            _leave_summary(folder, console)
+
+
+def _leave_summary(folder: RunFolder, console: Console) -> None:
+    """Write the run's page, however its work has ended."""
+    from palmswift.launchers.summary_page import write_summary
+    from palmswift.recipes.source import shown
+
+    if not folder.state.stages:
+        return
+    try:
+        path = write_summary(folder)
+    except Exception as error:  # noqa: BLE001  # hours of training do not fail by their page
+        console.note(f"note     the summary page could not be written: {error}")
+    else:
+        console.note(f"summary  {shown(path)}")
 
 
 def _body(args: argparse.Namespace, console: Console) -> Done:
