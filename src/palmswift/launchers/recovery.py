@@ -54,6 +54,8 @@ def train_until_it_ends(
     attempts = list(earlier)
     recipe, changes = run.training_recipe, list[str]()
     allowed = run.recipe.recovery.attempts
+    if earlier:
+        _note_attempts(run, attempts)
     for number in range(1, allowed + 1):
         kept = take_up(run, console)
         if not kept:
