@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from palmswift.launchers.engines.arguments import CHECKER, launch_arguments, launch_environment
 from palmswift.launchers.plugin_files import SUPERVISION, plugin_arguments
+from palmswift.launchers.tracking import tracking_arguments
 from palmswift.recipes.recipe import Recipe, SwiftValue
 
 SERVED_AS_TRAINED = (
@@ -74,6 +75,7 @@ def training_arguments(recipe: Recipe, paths: TrainingPaths) -> dict[str, SwiftV
     checker = [CHECKER] if recipe.launch.is_distributed else []
     if plugins := [*SUPERVISION, *checker, *recipe.plugins]:
         arguments["external_plugins"] = [*plugin_arguments(plugins)]
+    arguments.update(tracking_arguments(recipe, paths.output.parent.name))
     if paths.resume_from is not None:
         arguments["resume_from_checkpoint"] = str(paths.resume_from)
     return {**arguments, **recipe.swift, **launch_arguments(recipe)}

@@ -15,9 +15,12 @@ from palmswift.recipes.launch import accumulation_of_one
 from palmswift.recipes.recipe import Recipe
 
 
-def training_command(run: RunFolder, paths: TrainingPaths) -> Rendered:
-    """The command for this machine; files that it reads are written into the run's launch/."""
-    recipe = placed(run.recipe)
+def training_command(run: RunFolder, recipe: Recipe, paths: TrainingPaths) -> Rendered:
+    """The command for this machine; files that it reads are written into the run's launch/.
+
+    `recipe` is the run's, or what recovering from a failure has made of it.
+    """
+    recipe = placed(recipe)
     files = launch_files(recipe, paths, run.launch)
     for name, text in files.items():
         write_text(run.launch / name, text)

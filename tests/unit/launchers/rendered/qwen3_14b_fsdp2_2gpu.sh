@@ -12,7 +12,7 @@ exec swift sft \
     --output_dir PROJECT/runs/qwen3_14b_fsdp2_2gpu-TIME/train \
     --add_version false \
     --logging_nan_inf_filter false \
-    --external_plugins PROJECT/src/palmswift/launchers/plugins/one_training.py \
+    --external_plugins PROJECT/src/palmswift/launchers/plugins/run_events.py PROJECT/src/palmswift/launchers/plugins/exact_resume.py PROJECT/src/palmswift/launchers/plugins/orderly_stop.py PROJECT/src/palmswift/launchers/plugins/one_training.py \
     --tuner_type lora \
     --target_modules all-linear \
     --lora_rank 16 \
