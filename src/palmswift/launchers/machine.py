@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from palmswift.errors import Problem
+from palmswift.launchers.engines.machine import engine_problems, needs_gpu_here
 from palmswift.launchers.render import PROGRAM_VARIABLE
+from palmswift.launchers.tracking import tracking_problems
 from palmswift.plan.cards import CONTEXT_MIB, DESKTOP_MIB, card_called
 from palmswift.plan.fit import Conditions, Plan, plan_under
 from palmswift.plan.lengths import Lengths
@@ -24,19 +26,21 @@ CPU_RECIPE = "demo_cpu"
 
 _SHARE_MIB = CONTEXT_MIB + DESKTOP_MIB
 
+_CAP_VARIABLE, _DEFAULT_CAP_MIB = "PALMSWIFT_GPU_CAP_MIB", 7688
+"""Those of the plugin gpu_cap, which imports torch."""
+
 
 def machine_problems(recipe: Recipe, folder: Path) -> list[Problem]:
     """Why this machine cannot run the recipe with results under `folder`; empty when it can."""
     problems = []
-    if recipe.launch.nodes > 1:
-        what = f"launch.nodes is {recipe.launch.nodes}, and palmswift trains on one machine so far"
-        problems.append(Problem(what, remedy="--set launch.nodes=1"))
-    if recipe.needs_gpu:
+    problems += engine_problems(recipe)
+    if needs_gpu_here(recipe):
         problems += _gpu_problems(recipe)
     if installed_version() is None and PROGRAM_VARIABLE not in os.environ:
         problems.append(
             Problem("ms-swift is not installed here", remedy="python3 quickstart.py install")
         )
+    problems += tracking_problems(recipe)
     free_mib = shutil.disk_usage(_existing(folder)).free >> 20
     if free_mib < recipe.budget.disk_mib:
         problems.append(
@@ -80,7 +84,7 @@ def _gpu_problems(recipe: Recipe) -> list[Problem]:
 def plan_here(recipe: Recipe, lengths: Lengths | None = None) -> Plan:
     """The plan on this machine's roomiest card as it is now, else on the recipe's own."""
     best = _roomiest()
-    if best is None or not recipe.needs_gpu:
+    if best is None or not needs_gpu_here(recipe):
         return plan_under(recipe, Conditions(lengths=lengths))
     return plan_under(recipe, _conditions(best, lengths), card_called(best.name))
 
@@ -94,7 +98,7 @@ def memory_problem(
     `overrides` are the `--set` words that the recipe came with, for the remedy.
     """
     best = _roomiest()
-    if best is None or not recipe.needs_gpu:
+    if best is None or not needs_gpu_here(recipe):
         return None
     conditions = _conditions(best, lengths)
     plan = plan_under(recipe, conditions)
@@ -129,6 +133,29 @@ def _ways_out(
     return [*ways, f"or take a recipe that fits: {fitting}"]
 
 
+def conditions_here(recipe: Recipe, lengths: Lengths | None) -> Conditions | None:
+    """What the roomiest card has free now; None without one, or for a recipe of the CPU.
+
+    No more than the plugin gpu_cap lets PyTorch reserve, where the recipe names it.
+    """
+    best = _roomiest()
+    if best is None or not recipe.needs_gpu:
+        return None
+    conditions = _conditions(best, lengths)
+    capped = _cap_mib(recipe)
+    if capped is None or conditions.gpu_mib is None:
+        return conditions
+    smaller = min(conditions.gpu_mib, capped + CONTEXT_MIB)
+    return conditions.model_copy(update={"gpu_mib": smaller})
+
+
+def _cap_mib(recipe: Recipe) -> int | None:
+    if "gpu_cap" not in recipe.plugins:
+        return None
+    said = recipe.env.get(_CAP_VARIABLE) or os.environ.get(_CAP_VARIABLE, "")
+    return int(said) if said.isdecimal() else _DEFAULT_CAP_MIB
+
+
 def _conditions(card: Gpu, lengths: Lengths | None) -> Conditions:
     """What is free now is planned with: a desktop has its share already."""
     return Conditions(gpu_mib=card.free_mib, desktop_mib=0, lengths=lengths)
@@ -148,7 +175,9 @@ def _recipes_within(free_mib: int) -> list[str]:
     fitting = [
         recipe
         for recipe in known
-        if recipe.needs_gpu and recipe.budget.gpu_mib - _SHARE_MIB <= free_mib
+        if needs_gpu_here(recipe)
+        and recipe.launch.world == 1
+        and recipe.budget.gpu_mib - _SHARE_MIB <= free_mib
     ]
     return [recipe.name for recipe in sorted(fitting, key=lambda recipe: -recipe.budget.gpu_mib)]
 

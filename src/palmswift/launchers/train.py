@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palmswift.command import Console, Done, make_parser, run
-from palmswift.errors import ChildError, InputError, Problem
+from palmswift.errors import ChildError, InputError
 
 if TYPE_CHECKING:
     from palmswift.launchers.run_folder import RunFolder
@@ -97,20 +97,22 @@ def with_data(recipe: Recipe, train: Sequence[str], val: Sequence[str]) -> Recip
     return recipe.model_copy(update=parts)
 
 
-def resumed_run(args: argparse.Namespace) -> RunFolder:
-    """The run that `--resume` names, if it can go on here."""
+def resumed_run(args: argparse.Namespace, console: Console) -> RunFolder:
+    """The run that `--resume` names, if it can go on here, and as what else is asked for."""
+    from palmswift.launchers.resumption import lengthen, refuse_another, remarks, wanted_recipe
     from palmswift.launchers.run_folder import find_run
     from palmswift.launchers.training import preflight_resumed
 
-    given = [name for name in ("recipe", "data", "val", "set") if getattr(args, name)]
-    if given:
-        raise InputError(
-            "a resumed run keeps its own recipe and data",
-            [Problem("was given beside --resume", f"--{name}") for name in given],
-            remedy="leave them out, or start a new run without --resume",
-        )
     folder = find_run(args.resume)
+    wanted = wanted_recipe(folder, args)
+    longer = refuse_another(folder, wanted, own_data=bool(args.data or args.val)) if wanted else []
     preflight_resumed(folder, force=args.force)
+    if longer:
+        with folder.lock():
+            lengthen(folder, longer, console)
+    if not folder.is_done("train"):
+        for remark in remarks(folder):
+            console.note(f"note     {remark}")
     return folder
 
 
@@ -132,7 +134,8 @@ def new_run(recipe: Recipe, overrides: Sequence[str], *, force: bool = False) ->
 def dry_run(recipe: Recipe, console: Console) -> Done:
     """Print the resolved recipe and the command, with the paths that a run would have."""
     from palmswift.launchers.arguments import TrainingPaths
-    from palmswift.launchers.render import render_training
+    from palmswift.launchers.engines.commands import command_of, launch_files
+    from palmswift.launchers.engines.submit import job_files
     from palmswift.paths import runs_dir
     from palmswift.recipes.load import resolved_yaml
 
@@ -143,11 +146,15 @@ def dry_run(recipe: Recipe, console: Console) -> Done:
         val=folder / "data" / "val.jsonl",
         output=folder / "train",
     )
-    command = render_training(recipe, paths)
+    command = command_of(recipe, paths, folder / "launch")
+    files = {**launch_files(recipe, paths, folder / "launch"), **job_files(recipe, folder)}
     console.say(resolved_yaml(recipe))
+    for name, text in files.items():
+        console.say(f"# launch/{name}\n{text}")
     console.say(command.script)
     resolved = recipe.model_dump(mode="json", exclude={"base"})
-    return Done({"recipe": resolved, "argv": command.argv, "env": command.env})
+    document = {"recipe": resolved, "argv": command.argv, "env": command.env}
+    return Done({**document, "files": files} if files else document)
 
 
 @contextlib.contextmanager
@@ -168,20 +175,48 @@ def held(folder: RunFolder, console: Console, script: str) -> Iterator[None]:
         except ChildError as error:
             remedy = f"{error.remedy}\n     then go on with: {go_on}"
             raise ChildError(error.summary, error.problems, remedy=remedy) from error
+        finally:
+            _leave_summary(folder, console)
+
+
+def _leave_summary(folder: RunFolder, console: Console) -> None:
+    """Write the run's page, however its work has ended."""
+    from palmswift.launchers.summary_page import write_summary
+    from palmswift.recipes.source import shown
+
+    if not folder.state.stages:
+        return
+    try:
+        path = write_summary(folder)
+    except Exception as error:  # noqa: BLE001  # hours of training do not fail by their page
+        console.note(f"note     the summary page could not be written: {error}")
+    else:
+        console.note(f"summary  {shown(path)}")
 
 
 def _body(args: argparse.Namespace, console: Console) -> Done:
     if args.dry_run:
         return dry_run(chosen_recipe(args), console)
-    from palmswift.launchers.training import train_stages
+    from palmswift.launchers.engines.machine import submits
+    from palmswift.launchers.engines.place import is_in_job
+    from palmswift.launchers.engines.submit import prepare_job, submit
+    from palmswift.launchers.training import follow_stages, train_stages
     from palmswift.recipes.source import shown
 
     folder = (
-        resumed_run(args)
+        resumed_run(args, console)
         if args.resume
         else new_run(chosen_recipe(args), args.set, force=args.force)
     )
+    if submits(folder.recipe) and not folder.is_done("train"):
+        with held(folder, console, "train.py"):
+            job = prepare_job(folder, console)
+        return Done(submit(folder, job, console))
     with held(folder, console, "train.py"):
+        if folder.recipe.launch.follows and not is_in_job():
+            follow_stages(folder, console)
+            console.say("done     node 0 has the result")
+            return Done({"run": str(folder.path), "stages": folder.stages_document()})
         checkpoint = train_stages(folder, console)
     console.say(f"trained  {shown(checkpoint)}")
     console.say(f"serve    python deploy/serve.py --run {folder.path.name}")

@@ -15,6 +15,8 @@ from palmswift.recipes.catalogue import (
     load_renames,
     nearest,
 )
+from palmswift.recipes.launch_rules import given_by_launch, launch_problems
+from palmswift.recipes.mlx_rules import mlx_problems
 from palmswift.recipes.plugins import is_plugin_file, shipped_plugins
 from palmswift.recipes.rules import Machine, Settings, this_machine, training_problems
 from palmswift.recipes.shape import shape_problems
@@ -32,7 +34,13 @@ OWNED: dict[str, dict[str, str]] = {
         "cached_val_dataset": "rows go through palmswift's data gate; write data.val",
         "custom_register_path": "write plugins: [FILE.py]",
         "dataset": "write data.train, or --data on the command line",
+        "ddp_backend": "it follows from the device; take it away",
+        "deepspeed": "write launch.strategy: zero2 (or zero3, ...), and launch.strategy_file for"
+        " a JSON of your own",
+        "device_groups": "write launch.scheduler: ray and launch.processes",
         "external_plugins": "write plugins: [FILE.py]",
+        "fsdp": "write launch.strategy: fsdp2",
+        "fsdp_config": "write launch.strategy: fsdp2 and launch.strategy_file",
         "hub_token": f"{_SECRET}; {_BY_ENVIRONMENT.format('MODELSCOPE_API_TOKEN or HF_TOKEN')}",
         "ignore_args_error": "a mistyped argument would pass in silence; take it away",
         "logging_nan_inf_filter": "a loss that is NaN would pass in silence; take it away",
@@ -47,6 +55,7 @@ OWNED: dict[str, dict[str, str]] = {
         "swanlab_token": f"{_SECRET}; {_BY_ENVIRONMENT.format('SWANLAB_API_KEY')}",
         "system": "write data.system",
         "use_hf": "write model.source: huggingface",
+        "use_ray": "write launch.scheduler: ray",
         "val_dataset": "write data.val",
     },
     "deploy.swift": {
@@ -244,8 +253,19 @@ def _rule_problems(
         for name, value in swift.items()
         if name in flags and not any(key[:2] == ("swift", name) for key in wrong)
     }
-    settings = Settings(said, flags, command, machine)
-    yield from training_problems(settings, lambda name: text.place(("swift", name)))
+    settings = Settings(said, flags, command, machine, given_by_launch(text.values))
+
+    def place(name: str) -> str:
+        return text.place(("swift", name))
+
+    launch = text.values.get("launch")
+    if isinstance(launch, dict) and launch.get("engine") == "mlx":
+        task, model = text.values.get("task", "sft"), text.values.get("model")
+        source = model.get("source", "modelscope") if isinstance(model, dict) else ""
+        yield from mlx_problems(str(task), source, settings, place)
+    yield from training_problems(settings, place)
+    if not any(key[0] == "launch" for key in wrong):
+        yield from launch_problems(text.values, settings, lambda name: text.place(("launch", name)))
 
 
 def _plugin_problems(text: RecipeText) -> list[Problem]:

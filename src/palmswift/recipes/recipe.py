@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from palmswift.recipes.launch import LaunchSettings
+
 SwiftValue = str | int | float | bool | list[str] | list[int] | list[float] | dict[str, object]
 """What an ms-swift argument can be set to; a list becomes several words, a map becomes JSON."""
 
@@ -68,19 +70,20 @@ class DataSettings(_Section):
     seed: int = 42
 
 
-class LaunchSettings(_Section):
-    """How many processes train."""
-
-    processes: int = Field(default=1, ge=1)
-    nodes: int = Field(default=1, ge=1)
-    engine: Literal["local"] = "local"
-
-
 class ExportSettings(_Section):
     """What is made of a finished training run."""
 
     merge: bool = False
     """Merge the adapter into 16-bit weights."""
+
+
+class RecoverySettings(_Section):
+    """What is done when a training fails in a way that can be mended."""
+
+    attempts: int = Field(default=4, ge=1, le=16)
+    """How often it is launched at most by one command; 1: never again."""
+    allow: list[Literal["length", "rank"]] = Field(default_factory=list)
+    """What may be given up for it to fit the memory: long rows, the adapter's rank."""
 
 
 class DeploySettings(_Section):
@@ -138,6 +141,7 @@ class Recipe(_Section):
     plugins: list[str] = Field(default_factory=list)
     """Shipped plugins by name, or Python files of your own, given as `--external_plugins`."""
     launch: LaunchSettings = Field(default_factory=LaunchSettings)
+    recovery: RecoverySettings = Field(default_factory=RecoverySettings)
     export: ExportSettings = Field(default_factory=ExportSettings)
     deploy: DeploySettings = Field(default_factory=DeploySettings)
     eval: EvalSettings = Field(default_factory=EvalSettings)

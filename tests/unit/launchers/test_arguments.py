@@ -14,6 +14,7 @@ from palmswift.launchers.arguments import (
     serving_arguments,
     source_arguments,
     training_arguments,
+    training_environment,
 )
 
 PATHS = TrainingPaths("M", Path("/r/train.jsonl"), Path("/r/val.jsonl"), Path("/r/train"))
@@ -23,7 +24,7 @@ def test_paths_come_from_the_run_and_the_rest_from_the_recipe_in_its_order() -> 
     arguments = training_arguments(make_recipe(), PATHS)
     assert list(arguments) == [
         *("model", "use_hf", "dataset", "val_dataset", "output_dir", "add_version"),
-        "logging_nan_inf_filter",
+        *("logging_nan_inf_filter", "external_plugins"),
         *("tuner_type", "eval_strategy", "learning_rate"),
     ]
     assert arguments["dataset"] == ["/r/train.jsonl"]
@@ -48,7 +49,8 @@ def test_preference_tasks_are_a_type_of_rlhf() -> None:
 def test_plugins_are_given_by_their_whole_path() -> None:
     plugins = training_arguments(make_recipe(plugins=["a/p.py"]), PATHS)["external_plugins"]
     assert isinstance(plugins, list)
-    assert [Path(str(plugin)).is_absolute() for plugin in plugins] == [True]
+    assert {Path(str(plugin)).is_absolute() for plugin in plugins} == {True}
+    assert Path(str(plugins[-1])).name == "p.py"
 
 
 @pytest.mark.parametrize(
@@ -91,6 +93,7 @@ def test_a_model_folder_needs_no_hub(tmp_path: Path) -> None:
 
 def test_the_recipes_environment_has_the_last_word() -> None:
     recipe = make_recipe(env={"PYTHONUNBUFFERED": "0"}, launch={"processes": 2})
-    environment = child_environment(recipe, "Q/M")
+    environment = training_environment(recipe, "Q/M")
     assert environment["PYTHONUNBUFFERED"] == "0"
     assert environment["NPROC_PER_NODE"] == "2"
+    assert "NPROC_PER_NODE" not in child_environment(recipe, "Q/M")
