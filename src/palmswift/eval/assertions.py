@@ -92,7 +92,18 @@ class AssertionResult(BaseModel):
 
     kind: str
     expected: str
-    passed: bool
+    state: Literal["passed", "failed", "error"]
+    """`error`: it could not be evaluated (no reference, no such function, ...)."""
+    detail: str | None = None
+    """What was found instead, or why it could not be evaluated."""
+    weight: float = 1.0
+    parts: list[AssertionResult] = []
+    """Of a group: its members' results."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the demand is met; an error is neither met nor failed."""
+        return self.state == "passed"
 
 
 def check(assertion: Assertion, answer: str, reference: str | None) -> AssertionResult:
@@ -116,4 +127,6 @@ def check(assertion: Assertion, answer: str, reference: str | None) -> Assertion
             expected, passed = f"{limit} ({len(text)})", len(text) <= limit
         case MinChars(value=limit):
             expected, passed = f"{limit} ({len(text)})", len(text) >= limit
-    return AssertionResult(kind=assertion.kind, expected=expected, passed=passed)
+    return AssertionResult(
+        kind=assertion.kind, expected=expected, state="passed" if passed else "failed"
+    )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from palmswift.command import Console, Done, make_parser, run
 from palmswift.data.read import read_rows
 from palmswift.data.row import Rejection
 from palmswift.errors import InputError, Problem
 from palmswift.eval.metrics import TextMetric, corpus_bleu, corpus_chrf, is_exact
+from palmswift.eval.suite import DEFAULT_METRICS
 from palmswift.eval.summary import Measurement
 from palmswift.eval.think import split_think
 from palmswift.files import write_json
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--predictions", required=True, type=Path, metavar="FILE")
     parser.add_argument("--references", required=True, type=Path, metavar="FILE")
     parser.add_argument(
-        "--metrics", nargs="+", choices=get_args(TextMetric), default=list(get_args(TextMetric))
+        "--metrics", nargs="+", choices=list(DEFAULT_METRICS), default=list(DEFAULT_METRICS)
     )
     parser.add_argument("--out", type=Path, metavar="JSON", help="write the scores there too")
     return run(parser, _body, argv)

@@ -30,17 +30,37 @@ class ScoredAnswer(BaseModel):
     answer: str | None = None
     reasoning: str | None = None
     reason: str | None = None
-    """Why there is no answer."""
-    exact: bool | None = None
-    """Same text as the reference; null without reference or reply."""
-    chrf: float | None = None
-    """chrF2 against the reference, 0 to 100."""
+    """Why there is no answer, or why it could not be judged."""
+    tags: list[str] = []
+    scores: dict[str, float] = {}
+    """This answer's own metrics by name, in the scale that `metrics.METRICS` says; a metric that
+    could not be computed is absent, never 0."""
     assertions: list[AssertionResult] = []
     passed: bool | None = None
-    """Whether all assertions hold; null when there are none or no reply came."""
+    """Whether all assertions hold; null when there are none, no reply came, or none failed but
+    one could not be evaluated (`undecided`)."""
+    score: float | None = None
+    """The weight of the assertions that hold, of all that could be evaluated: 0 to 1; null when
+    there are none or no reply came."""
     finish_reason: str | None = None
     seconds: float | None = None
     attempts: int = 0
+
+    @property
+    def undecided(self) -> bool:
+        """Whether a reply is neither passed nor failed since an assertion ended in an error."""
+        return self.passed is None and any(a.state == "error" for a in self.assertions)
+
+    @property
+    def exact(self) -> bool | None:
+        """Same text as a reference; None without reference or reply."""
+        value = self.scores.get("exact_match")
+        return None if value is None else value == 1.0
+
+    @property
+    def chrf(self) -> float | None:
+        """chrF2 against the reference, 0 to 100."""
+        return self.scores.get("chrf")
 
 
 def score(
@@ -75,7 +95,12 @@ def score_one(
     label: str, case: Case, repeat: int, row: Prediction | None, metrics: Sequence[TextMetric]
 ) -> ScoredAnswer:
     """One answer held against its case."""
-    place: dict[str, Any] = {"endpoint": label, "case": case.id, "repeat": repeat}
+    place: dict[str, Any] = {
+        "endpoint": label,
+        "case": case.id,
+        "repeat": repeat,
+        "tags": case.tags,
+    }
     if row is None:
         return ScoredAnswer(**place, state="not_asked", reason="not asked yet")
     if row.error is not None:
@@ -83,22 +108,35 @@ def score_one(
     answer, reasoning = split_think(row.content, row.reasoning)
     text, replied = answer or "", answer is not None
     checks = [check(assertion, text, case.reference) for assertion in case.assertions]
-    exact = chrf = None
+    scores: dict[str, float] = {}
     if case.reference is not None:
-        exact = replied and is_exact(text, case.reference)
+        scores["exact_match"] = float(replied and is_exact(text, case.reference))
         if "chrf" in metrics:
-            chrf = sentence_chrf(text, case.reference) if replied else 0.0
+            scores["chrf"] = sentence_chrf(text, case.reference) if replied else 0.0
+    passed, share = _judged(checks) if replied else (False, 0.0)
     return ScoredAnswer(
         **place,
         state="answered" if replied else "no_answer",
         answer=answer,
         reasoning=reasoning,
         reason=None if replied else "thinking truncated",
-        exact=exact,
-        chrf=chrf,
+        scores=scores,
         assertions=checks,
-        passed=replied and all(result.passed for result in checks) if checks else None,
+        passed=passed if checks else None,
+        score=share if checks else None,
         finish_reason=row.finish_reason,
         seconds=row.seconds,
         attempts=row.attempts,
     )
+
+
+def _judged(checks: Sequence[AssertionResult]) -> tuple[bool | None, float | None]:
+    """Whether all hold (None: none failed, one ended in an error), and their weighted share."""
+    states = [result.state for result in checks]
+    decided = [result for result in checks if result.state != "error"]
+    total = sum(result.weight for result in decided)
+    held = sum(result.weight for result in decided if result.passed)
+    share = held / total if total else None
+    if "failed" in states:
+        return False, share
+    return (None if "error" in states else True), share
