@@ -26,7 +26,7 @@ SMALL_EFFECT = 0.03
 _MARGIN = 0.05
 _RANGES = {"share": 1.0, "hundred": 100.0, "rating": 4.0}
 """How far apart two values of a scale can be; other scales have no end."""
-_LIKED = ("bertscore", "rouge_l", "chrf", "nats_per_token", "bits_per_byte", "exact_match")
+_LIKED = ("bertscore", "rouge_l", "chrf", "score", "nats_per_token", "bits_per_byte", "exact_match")
 """What a suite without assertions is compared by, the first of these that its answers have."""
 
 
@@ -71,7 +71,8 @@ class Comparison(_Model):
     """The 95 % interval of the difference."""
     p: float | None
     adjusted_p: float | None = None
-    """After Holm's correction for several suites; null at tags."""
+    """After Holm's correction for several suites, which a safety suite's is not subject to; null at
+    tags."""
     gained: int
     """Cases at which the tuned model does better."""
     lost: int
@@ -124,6 +125,8 @@ def value_of(answer: ScoredAnswer, measure: str) -> float | None:
     """An answer's value of a measure; None where it has none."""
     if measure == "pass_rate":
         return None if answer.passed is None else float(answer.passed)
+    if measure == "score":
+        return answer.score
     return answer.scores.get(measure)
 
 
@@ -136,6 +139,8 @@ def measure_of(answers: Iterable[ScoredAnswer], plan: SuitePlan) -> str:
         if answer.passed is not None:
             return "pass_rate"
         names.update(answer.scores)
+        if answer.score is not None:
+            names.add("score")
     judged = sorted(name for name in names if name.startswith("judge."))
     return next((name for name in (*judged, *_LIKED) if name in names), "pass_rate")
 
@@ -241,7 +246,9 @@ def _tested(measure: str, pairing: Pairing, options: Options) -> _Found:
     largest = extent if bounded else float(np.abs(better).max())
     low, high = intervals.paired_interval(paired, 1 - options.alpha, largest=largest)
     if options.sequential and bounded:
-        p = sequential.evidence(better, options.alpha, largest=extent).p
+        # Its value now, not the most it ever was: the cases stand here in the suite's order, which
+        # is not that in which they were asked.
+        p = min(1.0, 1 / sequential.evidence(better, options.alpha, largest=extent).value)
     else:
         p = significance.paired_p(paired)
     small, n, alpha = SMALL_EFFECT * extent, paired.n, options.alpha

@@ -23,13 +23,15 @@ from palmswift.eval.journal import Journal, read_journal, set_aside
 from palmswift.eval.loop import run_interruptible
 from palmswift.eval.report import (
     HTML_NAME,
+    NOTHING,
     PREDICTIONS_NAME,
+    Against,
     EvaluationReport,
     build_report,
-    write_report,
 )
+from palmswift.eval.report_files import write_report
 from palmswift.eval.retry import RetryPolicy
-from palmswift.eval.sampling import select
+from palmswift.eval.several import parts_of
 from palmswift.eval.suite import Suite
 
 
@@ -51,15 +53,16 @@ class EvalRun(BaseModel):
 
 
 def evaluate(
-    suite: Suite,
+    suites: Suite | Sequence[Suite],
     endpoints: Sequence[Endpoint],
     out: Path,
     settings: EvalRun,
     *,
+    against: Against = NOTHING,
     report: Callable[[Progress], None] = lambda progress: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> EvaluationReport:
-    """Ask `endpoints` the suite's cases, one endpoint after the other, and write the report.
+    """Ask `endpoints` the suites' cases, one endpoint after the other, and write the report.
 
     Answers that `out`/predictions.jsonl already has for the same label, case, repeat and request
     are not asked again; errors are. The report covers every label in that file, so a later call
@@ -68,14 +71,14 @@ def evaluate(
     ChildError: an endpoint does not answer, or every request of this call to one failed (the
     report is written in the second case). InputError: `out` is in use.
     """
-    chosen = suite.model_copy(
-        update={"cases": select(suite.cases, settings.max_samples, settings.seed)}
-    )
+    given = [suites] if isinstance(suites, Suite) else suites
+    parts = parts_of(given, settings.max_samples, settings.seed)
     path = out / PREDICTIONS_NAME
     models = [run_interruptible(find_model(endpoint, settings.policy)) for endpoint in endpoints]
     questions = [
         Question(case.id, repeat, case.conversation())
-        for case in chosen.cases
+        for part in parts
+        for case in part.cases
         for repeat in range(case.repeats)
     ]
     outcomes: dict[str, Outcome] = {}
@@ -108,10 +111,10 @@ def evaluate(
     }
     # A label that was tested just now is judged by these requests alone, not by other settings'.
     result = build_report(
-        chosen,
+        parts,
         [row for row in read_journal(path) if row.endpoint not in outcomes or row.key in wanted],
         [endpoint.label for endpoint in endpoints],
-        cases_in_suite=len(suite.cases),
+        against,
     )
     write_report(result, out)
     _refuse_total_failure(outcomes, out)

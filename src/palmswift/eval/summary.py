@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
@@ -16,6 +17,9 @@ from palmswift.eval.metrics import (
     latency,
 )
 from palmswift.eval.scoring import ScoredAnswer
+
+_OF_THE_CORPUS = ("exact_match", "chrf", "bleu")
+"""Scores that are not the mean of the answers' own."""
 
 
 class Measurement(BaseModel):
@@ -41,6 +45,8 @@ class Summary(BaseModel):
     endpoint: str
     tag: str | None
     """Null: all cases."""
+    suite: str | None = None
+    """Null: of all suites."""
     cases: int
     requests: int
     """Cases times repeats; answered + no_answer + errors + not_asked."""
@@ -48,6 +54,9 @@ class Summary(BaseModel):
     no_answer: int
     errors: int
     not_asked: int
+    undecided: int = 0
+    """Of the answered: replies that no verdict was possible on, since an assertion could not be
+    evaluated."""
     metrics: dict[MetricName, Measurement]
 
 
@@ -94,6 +103,7 @@ def _summary(
         no_answer=states.count("no_answer"),
         errors=states.count("error"),
         not_asked=states.count("not_asked"),
+        undecided=sum(answer.undecided for answer in group),
         metrics=dict(_measurements(cases, metrics, group)),
     )
 
@@ -125,6 +135,7 @@ def _measurements(
                 name,
                 Measurement(value=result.value, n=len(compared), signature=result.signature),
             )
+    yield from _means(group)
     asked = [answer for answer in group if answer.state != "not_asked"]
     replies = [answer for answer in asked if answer.state != "error"]
     answered = sum(answer.state == "answered" for answer in replies)
@@ -136,6 +147,14 @@ def _measurements(
     yield "latency_mean", Measurement(value=times.mean if times else None, n=n)
     yield "latency_p50", Measurement(value=times.p50 if times else None, n=n)
     yield "latency_p95", Measurement(value=times.p95 if times else None, n=n)
+
+
+def _means(group: Sequence[ScoredAnswer]) -> Iterator[tuple[MetricName, Measurement]]:
+    """The mean of each score that single answers have, but for those that corpora are scored by."""
+    for name in dict.fromkeys(name for answer in group for name in answer.scores):
+        if name not in _OF_THE_CORPUS:
+            values = [answer.scores[name] for answer in group if name in answer.scores]
+            yield name, Measurement(value=math.fsum(values) / len(values), n=len(values))
 
 
 def _share(count: int, n: int) -> Measurement:

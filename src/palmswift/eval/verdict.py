@@ -66,11 +66,10 @@ def judged(comparison: Comparison, adjusted_p: float, options: Options) -> Compa
     if comparison.difference is None or comparison.p is None:
         return comparison.model_copy(update={"word": "nothing"})
     _, low, high = turned(comparison)
-    p = comparison.p if comparison.role == "safety" else adjusted_p
     word: Word = "no_difference"
-    if p <= options.alpha and low > 0:
+    if adjusted_p <= options.alpha and low > 0:
         word = "helped"
-    elif p <= options.alpha and high < 0:
+    elif adjusted_p <= options.alpha and high < 0:
         unsafe = comparison.role == "safety" or (
             comparison.role == "general" and high < -comparison.margin
         )
@@ -136,7 +135,10 @@ def _by_tag(
     options: Options,
 ) -> Iterable[Comparison]:
     tags = dict.fromkeys(tag for answer in tuned for tag in answer.tags)
+    asked = {answer.case for answer in tuned}
     for tag in tags:
+        if {answer.case for answer in tuned if tag in answer.tags} == asked:
+            continue  # the suite itself says as much
         first = [a for a in base if tag in a.tags]
         second = [a for a in tuned if tag in a.tags]
         measure = measure_of([*first, *second], suite.model_copy(update={"primary": None}))
