@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -31,6 +31,37 @@ class RequestError(BaseModel):
     message: str
 
 
+class Timings(BaseModel):
+    """When parts of the last attempt's reply came, in seconds from sending that attempt.
+
+    First bytes are known of every reply, the others of streamed ones alone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first_byte: float | None = None
+    """Until the response's headers."""
+    first_reasoning: float | None = None
+    """Until the first thinking, in its own field or within `<think>`."""
+    first_content: float | None = None
+    """Until the first text that is not thinking."""
+    last_text: float | None = None
+    """Until the last text, thinking or not."""
+    events: int = 0
+    """Events that brought text: a server may put several tokens into one."""
+    gap_mean: float | None = None
+    gap_p50: float | None = None
+    gap_p99: float | None = None
+    gap_max: float | None = None
+    """Seconds between one event with text and the next."""
+
+    @property
+    def first_text(self) -> float | None:
+        """Until the first text, thinking or not."""
+        known = [t for t in (self.first_reasoning, self.first_content) if t is not None]
+        return min(known, default=None)
+
+
 class Prediction(BaseModel):
     """One finished request."""
 
@@ -44,6 +75,8 @@ class Prediction(BaseModel):
     """From 0."""
     request: dict[str, Any]
     """The body that was sent."""
+    route: Literal["chat", "completion"] = "chat"
+    """`/v1/chat/completions` or `/v1/completions`."""
     request_hash: str
     """SHA-256 of the body as canonical JSON."""
     content: str | None = None
@@ -51,11 +84,21 @@ class Prediction(BaseModel):
     reasoning: str | None = None
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
+    tool_calls: list[Any] | None = None
+    """The message's, as they came; those of a stream put together."""
+    logprobs: Any = None
+    """`choices[0].logprobs`, as it came: of the reply's tokens, and with `echo` the prompt's."""
+    prompt_logprobs: list[Any] | None = None
+    """vLLM's, one entry a token of the prompt, the first null."""
     reply: Any = None
-    """The reply's JSON, whole."""
+    """The reply's JSON; what a field above holds whole (logprobs, tool_calls) may be left out."""
     seconds: float
     """Of the last attempt alone."""
+    timings: Timings | None = None
     attempts: int
+    """Requests that were sent for this answer, the last one included."""
+    fingerprint: str | None = None
+    """What the model behind the endpoint was known by (palmswift.eval.fingerprint) when asked."""
     error: RequestError | None = None
     started_at: str
     """UTC, ISO 8601."""
