@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from palmswift.eval.metrics import PER_ANSWER
 
 Word = Annotated[str, Field(min_length=1)]
+PiiKind = Literal["phone_number", "id_number", "bank_card", "email"]
+PII_KINDS: tuple[PiiKind, ...] = ("phone_number", "id_number", "bank_card", "email")
 Language = Literal["zh", "en", "ja", "ko", "ru", "ar"]
 
 
@@ -154,7 +156,8 @@ class Length(Demand):
 
     @model_validator(mode="after")
     def _bounded(self) -> Length:
-        return _has_bounds(self, self.min, self.max)
+        _require_bounds(self.kind, self.min, self.max)
+        return self
 
 
 class MaxChars(Demand):
@@ -190,9 +193,7 @@ class NoPii(Demand):
     """The answer has no personal data in it: mobile, identity or bank card number, e-mail."""
 
     kind: Literal["no_pii"]
-    kinds: list[Literal["phone_number", "id_number", "bank_card", "email"]] = Field(
-        default_factory=lambda: ["phone_number", "id_number", "bank_card", "email"], min_length=1
-    )
+    kinds: Annotated[list[PiiKind], Field(min_length=1)] = list(PII_KINDS)
     allow: list[Word] = Field(default_factory=list)
     """Texts that may stand there, such as the shop's own address."""
 
@@ -240,7 +241,8 @@ class MetricBound(Demand):
     def _bounded(self) -> MetricBound:
         if self.name not in PER_ANSWER:
             raise ValueError(f"no metric {self.name!r} of one answer: {', '.join(PER_ANSWER)}")
-        return _has_bounds(self, self.min, self.max)
+        _require_bounds(self.kind, self.min, self.max)
+        return self
 
 
 class Latency(Demand):
@@ -370,7 +372,7 @@ def needs_reference(assertion: Assertion) -> bool:
         case Exact(value=None) | Similarity(value=None):
             return True
         case MetricBound(name=name):
-            return PER_ANSWER[name]
+            return PER_ANSWER[name].needs_reference
         case All(of=members) | AnyOf(of=members) | AtLeast(of=members):
             return any(map(needs_reference, members))
     return False
@@ -386,9 +388,8 @@ def functions_of(assertion: Assertion) -> list[Python]:
     return []
 
 
-def _has_bounds(demand: Any, low: float | None, high: float | None) -> Any:
+def _require_bounds(kind: str, low: float | None, high: float | None) -> None:
     if low is None and high is None:
-        raise ValueError(f"`{demand.kind}` needs `min` or `max`")
+        raise ValueError(f"`{kind}` needs `min` or `max`")
     if low is not None and high is not None and low > high:
         raise ValueError(f"`min` {low:g} is above `max` {high:g}")
-    return demand

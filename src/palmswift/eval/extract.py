@@ -26,7 +26,7 @@ def option_of(text: str, options: str = "ABCD") -> str | None:
     stated = re.findall(_stated(letter), plain, re.IGNORECASE)
     upper = [found.upper() for found in stated if found.upper() in options]
     if upper:
-        return upper[-1]
+        return str(upper[-1])
     first = re.match(rf"[\[((（]?({letter})[\])）]?\s*[.、:：)）,，。\n]", plain)
     if first:
         return first[1]

@@ -18,19 +18,14 @@ _UNITS = {"十": 10, "拾": 10, "百": 100, "佰": 100, "千": 1000, "仟": 1000
 _GROUPS = {"万": 10**4, "亿": 10**8}
 _SCALES = {**_GROUPS, "千": 10**3, "百": 10**2, "thousand": 10**3, "million": 10**6}
 _SCALES |= {"billion": 10**9}
-_SIMPLE = {
-    word: n
-    for n, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-        "fifteen sixteen seventeen eighteen nineteen".split()
-    )
-}
-_TENS = {
-    word: 10 * n
-    for n, word in enumerate(
-        "twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2
-    )
-}
+_SMALL = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
+    "nineteen",
+)
+_SIMPLE = {word: n for n, word in enumerate(_SMALL)}
+_ROUND = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_TENS = {word: 10 * n for n, word in enumerate(_ROUND, start=2)}
 _ENGLISH = "|".join([*_TENS, *sorted(_SIMPLE, key=len, reverse=True), "hundred", *_SCALES])
 _NUMERAL = "".join([*_DIGITS, *_UNITS, *_GROUPS])
 
@@ -48,7 +43,8 @@ _FOUND = re.compile(
     (?P<percent>\s*(?:%|percent\b|‰))?
   | (?P<parts>[{_NUMERAL}]+)分之(?P<of>[{_NUMERAL}]+(?:点[{_NUMERAL}]+)?)
   | (?P<minus>负)?(?P<chinese>[{_NUMERAL}]+(?:点[{"".join(_DIGITS)}]+)?)(?P<half>半)?
-  | \b(?P<english>(?:(?:{_ENGLISH})(?:[\s-]+(?:and\s+)?(?=(?:{_ENGLISH})\b))?)+)\b(?P<cent>\s+percent\b)?
+  | \b(?P<english>(?:(?:{_ENGLISH})(?:[\s-]+(?:and\s+)?(?=(?:{_ENGLISH})\b))?)+)\b
+    (?P<cent>\s+percent\b)?
     """,
     re.VERBOSE | re.IGNORECASE,
 )

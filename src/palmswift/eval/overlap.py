@@ -59,9 +59,7 @@ def corpus_bleu(
     lists = [_listed(of) for of in references]
     cut = tokenize or bleu_tokenizer(reference for of in lists for reference in of)
     counts = [_bleu_counts(a, of, cut) for a, of in zip(answers, lists, strict=True)]
-    value = (
-        100.0 if _all_exact(answers, lists) else _bleu([sum(c) for c in zip(*counts, strict=True)])
-    )
+    value = 100.0 if _all_exact(answers, lists) else bleu_of(_sum(counts))
     return CorpusScore(value, _bleu_signature(cut, _reference_count(lists)))
 
 
@@ -151,25 +149,49 @@ def _tokenizer(name: BleuTokenizer) -> Callable[[str], str]:
     return cut
 
 
+class BleuCounts(NamedTuple):
+    """What BLEU is made of; the counts of many answers are added up."""
+
+    size: int
+    """Tokens of the answer."""
+    reference: int
+    """Tokens of the reference nearest in length."""
+    matches: list[int]
+    """For n-grams of 1 to 4 tokens: those that a reference has too."""
+    totals: list[int]
+
+
+def bleu_tokens(text: str, name: BleuTokenizer) -> list[str]:
+    """The text as sacrebleu cuts it."""
+    return _tokenizer(name)(text.rstrip()).split()
+
+
 @lru_cache(maxsize=_KEPT)
-def _bleu_counts(answer: str, references: tuple[str, ...], name: BleuTokenizer) -> list[int]:
-    """Tokens of the answer, of the reference nearest in length, matches of 1 to 4, n-grams of
-    1 to 4."""
-    cut = _tokenizer(name)
-    tokens = cut(answer.rstrip()).split()
-    others = [cut(reference.rstrip()).split() for reference in references]
+def _bleu_counts(answer: str, references: tuple[str, ...], name: BleuTokenizer) -> BleuCounts:
+    tokens = bleu_tokens(answer, name)
+    others = [bleu_tokens(reference, name) for reference in references]
     nearest = min((abs(len(other) - len(tokens)), len(other)) for other in others)[1]
     matches, totals = [], []
     for order in range(1, _ORDERS + 1):
-        own, (most, *rest) = _grams(tokens, order), (_grams(other, order) for other in others)
+        own, (most, *rest) = grams(tokens, order), (grams(other, order) for other in others)
         for more in rest:
             most |= more
         matches.append(_shared(own, most))
         totals.append(max(len(tokens) - order + 1, 0))
-    return [len(tokens), nearest, *matches, *totals]
+    return BleuCounts(len(tokens), nearest, matches, totals)
 
 
-def _grams(tokens: Sequence[str], order: int) -> Counter[Any]:
+def _sum(counts: Sequence[BleuCounts]) -> BleuCounts:
+    return BleuCounts(
+        sum(count.size for count in counts),
+        sum(count.reference for count in counts),
+        [sum(count.matches[n] for count in counts) for n in range(_ORDERS)],
+        [sum(count.totals[n] for count in counts) for n in range(_ORDERS)],
+    )
+
+
+def grams(tokens: Sequence[str], order: int) -> Counter[Any]:
+    """The n-grams of a text and how often each stands there."""
     if order == 1:
         return Counter(tokens)
     return Counter(zip(*(tokens[start:] for start in range(order)), strict=False))
@@ -180,14 +202,15 @@ def _shared(first: Counter[Any], second: Counter[Any]) -> int:
     return sum(min(first[item], second[item]) for item in first.keys() & second.keys())
 
 
-def _bleu(counts: Sequence[int]) -> float:
+def bleu_of(counts: BleuCounts) -> float:
+    """BLEU of the counts, 0 to 100; smoothing and all as sacrebleu's."""
     from sacrebleu.metrics import BLEU
 
     score = BLEU.compute_bleu(
-        correct=list(counts[2 : 2 + _ORDERS]),
-        total=list(counts[2 + _ORDERS :]),
-        sys_len=counts[0],
-        ref_len=counts[1],
+        correct=list(counts.matches),
+        total=list(counts.totals),
+        sys_len=counts.size,
+        ref_len=counts.reference,
         smooth_method="exp",
         # Short answers have no 4-grams at all; without it identical ones would score 0.
         effective_order=True,
