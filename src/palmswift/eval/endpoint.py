@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from palmswift.errors import InputError
 from palmswift.eval.document import read_yaml, validated
+from palmswift.eval.pace import Limits
 
 _TAILS = ("/chat/completions", "/completions", "/models")
 
@@ -31,6 +32,8 @@ class Endpoint(BaseModel):
     """The environment variable that holds the key; null: no key is sent."""
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further fields of the request, such as chat_template_kwargs."""
+    limits: Limits = Field(default_factory=Limits)
+    """How fast the endpoint may be asked."""
 
     @field_validator("base_url")
     @classmethod
@@ -51,17 +54,17 @@ class Endpoint(BaseModel):
             path = path.removesuffix(tail)
         return f"{parts.scheme}://{parts.netloc}{path.rstrip('/') or '/v1'}"
 
-    def headers(self) -> dict[str, str]:
-        """The HTTP headers that carry the key; InputError when its variable is not set."""
+    def key(self) -> str | None:
+        """The API key, null when none is sent; InputError when its variable is not set."""
         if self.api_key_env is None:
-            return {}
+            return None
         key = os.environ.get(self.api_key_env)
         if not key:
             raise InputError(
                 f"endpoint {self.label}: the environment variable {self.api_key_env} is not set",
                 remedy=f"export {self.api_key_env}=...",
             )
-        return {"Authorization": f"Bearer {key}"}
+        return key
 
 
 class EndpointList(BaseModel):
@@ -82,7 +85,7 @@ class EndpointList(BaseModel):
 
 def load_endpoints(path: Path) -> list[Endpoint]:
     """The endpoints of a YAML file (`endpoints: [{label, base_url, ...}]`)."""
-    known = [*EndpointList.model_fields, *Endpoint.model_fields]
+    known = [*EndpointList.model_fields, *Endpoint.model_fields, *Limits.model_fields]
     return validated(EndpointList, read_yaml(path), known).endpoints
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from palmswift.errors import InputError
 from palmswift.eval.retry import FailureKind
+from palmswift.eval.timing import Timings
 from palmswift.files import atomic_text
 
 _SYNC_ROWS = 32
@@ -29,37 +30,6 @@ class RequestError(BaseModel):
     kind: FailureKind
     status: int | None = None
     message: str
-
-
-class Timings(BaseModel):
-    """When parts of the last attempt's reply came, in seconds from sending that attempt.
-
-    First bytes are known of every reply, the others of streamed ones alone.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    first_byte: float | None = None
-    """Until the response's headers."""
-    first_reasoning: float | None = None
-    """Until the first thinking, in its own field or within `<think>`."""
-    first_content: float | None = None
-    """Until the first text that is not thinking."""
-    last_text: float | None = None
-    """Until the last text, thinking or not."""
-    events: int = 0
-    """Events that brought text: a server may put several tokens into one."""
-    gap_mean: float | None = None
-    gap_p50: float | None = None
-    gap_p99: float | None = None
-    gap_max: float | None = None
-    """Seconds between one event with text and the next."""
-
-    @property
-    def first_text(self) -> float | None:
-        """Until the first text, thinking or not."""
-        known = [t for t in (self.first_reasoning, self.first_content) if t is not None]
-        return min(known, default=None)
 
 
 class Prediction(BaseModel):
