@@ -96,7 +96,8 @@ class Case(BaseModel):
         fixed = sorted({"messages", "model", "stream"} & self.request.keys())
         if fixed:
             raise ValueError(f"case {self.id}: `request` cannot set {', '.join(fixed)}")
-        for number, part in enumerate((self, *self.then)):
+        parts: list[Case | FollowUp] = [self, *self.then]
+        for number, part in enumerate(parts):
             if not part.reference and not part.references:
                 needy = [a.kind for a in part.assertions if needs_reference(a)]
                 if needy:

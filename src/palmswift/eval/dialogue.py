@@ -1,4 +1,4 @@
-"""Which journalled answers count for which case, and what a case asks after the model's own answers."""
+"""Which journalled answers count for a case, and what it asks after the model's own answers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Answers:
 
     @property
     def rows(self) -> list[Prediction]:
-        """All rows that count for a case, superseded ones too, in no order that matters."""
+        """All rows that answer a case as it is asked today, superseded ones too."""
         return [
             row
             for (label, case, repeat), rows in self._rows.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -30,7 +30,9 @@ class Question(NamedTuple):
 
     case: str
     repeat: int
-    messages: list[dict[str, str]]
+    messages: list[dict[str, Any]]
+    fields: Mapping[str, Any] = {}
+    """Further request fields of its own: tools, response_format, max_tokens, ..."""
 
 
 class Progress(NamedTuple):
@@ -64,6 +66,7 @@ def request_body(
         "max_tokens": sampling.max_tokens,
         "temperature": sampling.temperature,
         **endpoint.extra,
+        **question.fields,
     }
 
 

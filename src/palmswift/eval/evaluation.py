@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from palmswift.errors import ChildError
+from palmswift.eval.conversation import Case
+from palmswift.eval.dialogue import Answers, depths, with_followers
 from palmswift.eval.endpoint import Endpoint
 from palmswift.eval.engine import (
     Outcome,
@@ -19,7 +21,7 @@ from palmswift.eval.engine import (
     request_body,
     request_key,
 )
-from palmswift.eval.journal import Journal, read_journal, set_aside
+from palmswift.eval.journal import Journal, Prediction, RequestKey, read_journal, set_aside
 from palmswift.eval.loop import run_interruptible
 from palmswift.eval.report import (
     HTML_NAME,
@@ -68,17 +70,13 @@ def evaluate(
     ChildError: an endpoint does not answer, or every request of this call to one failed (the
     report is written in the second case). InputError: `out` is in use.
     """
-    chosen = suite.model_copy(
-        update={"cases": select(suite.cases, settings.max_samples, settings.seed)}
-    )
+    opening = [case for case in suite.cases if case.after is None]
+    drawn = select(opening, settings.max_samples, settings.seed)
+    chosen = suite.model_copy(update={"cases": with_followers(suite.cases, drawn)})
     path = out / PREDICTIONS_NAME
     models = [run_interruptible(find_model(endpoint, settings.policy)) for endpoint in endpoints]
-    questions = [
-        Question(case.id, repeat, case.conversation())
-        for case in chosen.cases
-        for repeat in range(case.repeats)
-    ]
     outcomes: dict[str, Outcome] = {}
+    wanted: set[RequestKey] = set()
     if settings.fresh and path.exists():
         kept = set_aside(path, [endpoint.label for endpoint in endpoints])
         if kept is not None:
@@ -87,25 +85,35 @@ def evaluate(
         with Journal(path) as journal:
             answered = {row.key for row in read_journal(path) if row.error is None}
             for endpoint, model in zip(endpoints, models, strict=True):
-                outcomes[endpoint.label] = run_interruptible(
-                    ask_all(
-                        endpoint,
-                        model,
-                        questions,
-                        journal,
-                        answered,
-                        settings.sampling,
-                        settings.policy,
-                        settings.concurrency,
-                        report,
+                asked: list[Outcome] = []
+                # Further questions of a conversation need the answers to those before them.
+                for depth in range(max(depths(chosen.cases).values()) + 1):
+                    questions = questions_at(depth, chosen.cases, read_journal(path), endpoint)
+                    asked.append(
+                        run_interruptible(
+                            ask_all(
+                                endpoint,
+                                model,
+                                questions,
+                                journal,
+                                answered,
+                                settings.sampling,
+                                settings.policy,
+                                settings.concurrency,
+                                report,
+                            )
+                        )
                     )
-                )
+                    wanted |= {
+                        request_key(
+                            endpoint,
+                            question,
+                            request_body(endpoint, model, question, settings.sampling),
+                        )
+                        for question in questions
+                    }
+                outcomes[endpoint.label] = _together(asked)
                 _tell(endpoint, outcomes[endpoint.label], path, note)
-    wanted = {
-        request_key(endpoint, question, request_body(endpoint, model, question, settings.sampling))
-        for endpoint, model in zip(endpoints, models, strict=True)
-        for question in questions
-    }
     # A label that was tested just now is judged by these requests alone, not by other settings'.
     result = build_report(
         chosen,
@@ -116,6 +124,34 @@ def evaluate(
     write_report(result, out)
     _refuse_total_failure(outcomes, out)
     return result
+
+
+def questions_at(
+    depth: int, cases: Sequence[Case], rows: Iterable[Prediction], endpoint: Endpoint
+) -> list[Question]:
+    """The questions that come after `depth` of the model's own answers; those whose answer before
+    is lacking are left out."""
+    answers = Answers(cases, (row for row in rows if row.endpoint == endpoint.label))
+    depth_of = depths(cases)
+    return [
+        Question(case.id, repeat, messages, case.request)
+        for case in cases
+        if depth_of[case.id] == depth
+        for repeat in range(case.repeats)
+        if (messages := answers.messages(endpoint.label, case, repeat)) is not None
+    ]
+
+
+def _together(outcomes: Sequence[Outcome]) -> Outcome:
+    """The outcome of several calls as one."""
+    first = next((o.first_error for o in outcomes if o.first_error), None)
+    counts = (sum(o.reused for o in outcomes), sum(o.asked for o in outcomes))
+    return Outcome(
+        *counts,
+        errors=sum(o.errors for o in outcomes),
+        not_asked=sum(o.not_asked for o in outcomes),
+        first_error=first,
+    )
 
 
 def _tell(endpoint: Endpoint, outcome: Outcome, path: Path, note: Callable[[str], None]) -> None:

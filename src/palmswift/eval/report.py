@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from palmswift.errors import InputError
 from palmswift.eval.conversation import Case, Message
+from palmswift.eval.dialogue import Answers
 from palmswift.eval.gate import GateResult, hold
 from palmswift.eval.journal import Prediction
 from palmswift.eval.scoring import ScoredAnswer, score
@@ -108,11 +109,10 @@ def build_report(
     `labels` are endpoints to report on even when they have no row yet; every label that the
     journal has an answer from is reported on too.
     """
-    asked = {case.id: case.conversation() for case in suite.cases}
-    rows = [row for row in predictions if row.request.get("messages") == asked.get(row.case, [])]
+    rows = Answers(suite.cases, predictions).rows
     found = dict.fromkeys([*(row.endpoint for row in rows), *labels])
     ordered = sorted(found, key=lambda label: label != "base")
-    scored = score(suite.cases, suite.metrics, rows, ordered)
+    scored = score(suite.cases, suite.metrics, rows, ordered, folder=suite.folder)
     summaries = summarise(suite.cases, suite.metrics, scored, ordered)
     gates = hold(suite.gates, summaries)
     by_case: dict[str, list[ScoredAnswer]] = {}
