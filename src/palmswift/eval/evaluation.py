@@ -8,19 +8,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from palmswift.errors import ChildError
+from palmswift.eval.asking import Asker, find
 from palmswift.eval.endpoint import Endpoint
-from palmswift.eval.engine import (
-    Outcome,
-    Progress,
-    Question,
-    Sampling,
-    ask_all,
-    find_model,
-    request_body,
-    request_key,
-)
-from palmswift.eval.journal import Journal, read_journal, set_aside
-from palmswift.eval.loop import run_interruptible
+from palmswift.eval.engine import Outcome, Progress, Question, Sampling
+from palmswift.eval.journal import RequestKey, read_journal
 from palmswift.eval.report import (
     HTML_NAME,
     PREDICTIONS_NAME,
@@ -46,6 +37,8 @@ class EvalRun(BaseModel):
     """Decides which cases `max_samples` takes."""
     fresh: bool = False
     """Ask everything again; older answers of the same labels are set aside."""
+    fingerprint: bool = True
+    """Probe every model, so that answers of other weights are not taken for its own."""
     sampling: Sampling = Field(default_factory=Sampling)
     policy: RetryPolicy = Field(default_factory=RetryPolicy)
 
@@ -61,51 +54,42 @@ def evaluate(
 ) -> EvaluationReport:
     """Ask `endpoints` the suite's cases, one endpoint after the other, and write the report.
 
-    Answers that `out`/predictions.jsonl already has for the same label, case, repeat and request
-    are not asked again; errors are. The report covers every label in that file, so a later call
-    with another endpoint adds to it. Without endpoints it scores what is there.
+    Answers that `out`/predictions.jsonl already has of the same model for the same label, case,
+    repeat and request are not asked again; errors are. The report covers every label in that file,
+    so a later call with another endpoint adds to it. Without endpoints it scores what is there.
 
     ChildError: an endpoint does not answer, or every request of this call to one failed (the
-    report is written in the second case). InputError: `out` is in use.
+    report is written in the second case), or its model changed meanwhile. InputError: `out` is in
+    use.
     """
     chosen = suite.model_copy(
         update={"cases": select(suite.cases, settings.max_samples, settings.seed)}
     )
     path = out / PREDICTIONS_NAME
-    models = [run_interruptible(find_model(endpoint, settings.policy)) for endpoint in endpoints]
+    found = [
+        find(endpoint, settings.policy, fingerprint=settings.fingerprint) for endpoint in endpoints
+    ]
     questions = [
         Question(case.id, repeat, case.conversation())
         for case in chosen.cases
         for repeat in range(case.repeats)
     ]
     outcomes: dict[str, Outcome] = {}
-    if settings.fresh and path.exists():
-        kept = set_aside(path, [endpoint.label for endpoint in endpoints])
-        if kept is not None:
-            note(f"the answers so far are kept in {kept}")
+    wanted: set[RequestKey] = set()
     if endpoints:
-        with Journal(path) as journal:
-            answered = {row.key for row in read_journal(path) if row.error is None}
-            for endpoint, model in zip(endpoints, models, strict=True):
-                outcomes[endpoint.label] = run_interruptible(
-                    ask_all(
-                        endpoint,
-                        model,
-                        questions,
-                        journal,
-                        answered,
-                        settings.sampling,
-                        settings.policy,
-                        settings.concurrency,
-                        report,
-                    )
-                )
-                _tell(endpoint, outcomes[endpoint.label], path, note)
-    wanted = {
-        request_key(endpoint, question, request_body(endpoint, model, question, settings.sampling))
-        for endpoint, model in zip(endpoints, models, strict=True)
-        for question in questions
-    }
+        with Asker(
+            path,
+            settings.sampling,
+            settings.policy,
+            settings.concurrency,
+            report=report,
+            note=note,
+        ) as asker:
+            for one in found:
+                target = asker.admit(one, fresh=settings.fresh)
+                outcomes[one.endpoint.label] = asker.ask(target, questions)
+                wanted |= asker.keys(target, questions)
+                _tell(one.endpoint, outcomes[one.endpoint.label], path, note)
     # A label that was tested just now is judged by these requests alone, not by other settings'.
     result = build_report(
         chosen,
@@ -121,10 +105,7 @@ def evaluate(
 def _tell(endpoint: Endpoint, outcome: Outcome, path: Path, note: Callable[[str], None]) -> None:
     if outcome.reused:
         asked = "nothing was asked" if not outcome.asked else f"{outcome.asked} were asked"
-        note(
-            f"{endpoint.label}: {outcome.reused} answers were in {path} already, {asked}. "
-            "If the model behind the endpoint has changed since, use another --out or --fresh."
-        )
+        note(f"{endpoint.label}: {outcome.reused} answers were in {path} already, {asked}")
     if outcome.not_asked:
         note(f"{endpoint.label}: the server went away; {outcome.not_asked} cases are left to ask")
 
