@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import time
 from collections.abc import AsyncIterator, Mapping
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -14,7 +14,7 @@ import msgspec
 
 from palmswift.errors import ChildError
 from palmswift.eval.endpoint import Endpoint
-from palmswift.eval.pace import Pace, Result
+from palmswift.eval.pace import Pace, Pass, Result
 from palmswift.eval.reply import (
     PATHS,
     Delta,
@@ -34,6 +34,7 @@ from palmswift.eval.retry import (
     RetryPolicy,
     asked_wait,
     is_transient,
+    timestamp,
     wait_before,
 )
 from palmswift.eval.sse import EventStream
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     import aiohttp
 
 __all__ = ["Client", "Delta", "Failure", "Reply"]
+
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Client:
@@ -57,6 +61,8 @@ class Client:
         self.endpoint = endpoint
         self.policy = policy
         self.pace = Pace(concurrency, endpoint.limits)
+        self.server_time: float | None = None
+        """What the server's clock said when its models were asked for, in seconds since 1970."""
         self._key = endpoint.key()
 
     async def __aenter__(self) -> Client:
@@ -99,6 +105,9 @@ class Client:
                 f"{self.endpoint.base_url}/models", allow_redirects=False
             ) as response:
                 status, body = response.status, await self._bounded(response)
+                self.server_time = timestamp(response.headers.get("Date"))
+        except Unusable as error:
+            raise ChildError(f"{self.where}: {error.message}") from error
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             raise ChildError(
                 f"{self.where} does not answer: {_words(error)}",
@@ -134,13 +143,19 @@ class Client:
         return names[0]
 
     async def complete(
-        self, body: Mapping[str, Any], *, route: Route = "chat", stream: bool = False
+        self,
+        body: Mapping[str, Any],
+        *,
+        route: Route = "chat",
+        stream: bool = False,
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> Reply | Failure:
         """Send one request, again where that may help, and give what came of it."""
         data = encoded(body, stream=stream)
         failed: list[Failure] = []
         for attempt in range(1, self.policy.attempts + 1):
-            outcome = await self._paced(body, data, route, stream, attempt)
+            ticket = await self.pace.enter(self._guess(body, data))
+            outcome = await self._within(ticket, data, route, stream, attempt, headers)
             outcome = outcome._replace(retried=tuple(failed))
             if isinstance(outcome, Reply) or not is_transient(outcome.kind, outcome.status):
                 return outcome
@@ -155,15 +170,22 @@ class Client:
                 await asyncio.sleep(wait_before(attempt + 1, self.policy, wait))
         return outcome
 
-    async def _paced(
-        self, body: Mapping[str, Any], data: bytes, route: Route, stream: bool, attempt: int
+    async def _within(
+        self,
+        ticket: Pass,
+        data: bytes,
+        route: Route,
+        stream: bool,
+        attempt: int,
+        headers: Mapping[str, str],
     ) -> Reply | Failure:
-        """One attempt, when it may be made."""
-        ticket = await self.pace.enter(self._guess(body, data))
+        """One attempt, after which its place is another's."""
         result: Result = "other"
         tokens: int | None = None
         try:
-            outcome = await self.once(data, route=route, stream=stream, attempt=attempt)
+            outcome = await self.once(
+                data, route=route, stream=stream, attempt=attempt, headers=headers
+            )
             result = _result(outcome)
             tokens = outcome.tokens if isinstance(outcome, Reply) else None
         finally:
@@ -176,7 +198,13 @@ class Client:
         return len(data) / 4 + (most if isinstance(most, int) else 0)
 
     async def once(
-        self, data: bytes, *, route: Route = "chat", stream: bool = False, attempt: int = 1
+        self,
+        data: bytes,
+        *,
+        route: Route = "chat",
+        stream: bool = False,
+        attempt: int = 1,
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> Reply | Failure:
         """One POST of an encoded body, whatever the pace; what came of it."""
         import aiohttp
@@ -190,7 +218,7 @@ class Client:
             return Failure(kind, status, self._safe(message), seconds, attempt, wait)
 
         try:
-            async with self._post(data, route) as response:
+            async with self._post(data, route, headers) as response:
                 clock.headers(time.perf_counter())
                 headers_came = True
                 if response.status != 200:
@@ -270,11 +298,13 @@ class Client:
         """The message without the key, should a server have repeated it."""
         return message.replace(self._key, "(key)") if self._key else message
 
-    def _post(self, data: bytes, route: Route) -> aiohttp.client._RequestContextManager:
+    def _post(
+        self, data: bytes, route: Route, headers: Mapping[str, str] = NO_HEADERS
+    ) -> aiohttp.client._RequestContextManager:
         return self._session.post(
             f"{self.endpoint.base_url}{PATHS[route]}",
             data=data,
-            headers={"Content-Type": "application/json"},
+            headers={"Content-Type": "application/json", **headers},
             allow_redirects=False,
         )
 

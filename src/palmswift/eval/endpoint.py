@@ -34,6 +34,8 @@ class Endpoint(BaseModel):
     """Further fields of the request, such as chat_template_kwargs."""
     limits: Limits = Field(default_factory=Limits)
     """How fast the endpoint may be asked."""
+    fingerprint: bool = True
+    """Whether the model is probed, so that answers of other weights are not taken for its own."""
 
     @field_validator("base_url")
     @classmethod
@@ -96,6 +98,7 @@ def parse_endpoints(
     model: str | None = None,
     api_key_env: str | None = None,
     extra: dict[str, Any] | None = None,
+    limits: Limits | None = None,
 ) -> list[Endpoint]:
     """The endpoints that `--endpoint` words name: `URL` (under `label`) or `LABEL=URL`."""
     from pydantic import ValidationError
@@ -112,6 +115,7 @@ def parse_endpoints(
                     model=model,
                     api_key_env=api_key_env,
                     extra=extra or {},
+                    limits=limits or Limits(),
                 )
             )
         except ValidationError as error:

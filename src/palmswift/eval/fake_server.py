@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
 import threading
 import time
@@ -24,8 +25,8 @@ __all__ = ["Capacity", "Chunk", "FakeServer", "Plan", "Script", "Served", "Unigr
 
 OK = Plan()
 
-OFFERS = frozenset({"prompt_logprobs", "echo", "tokenize"})
-"""The ways in which a server may tell the log-probabilities of given text."""
+OFFERS = frozenset({"prompt_logprobs", "echo", "tokenize", "logprobs"})
+"""The ways in which a server may tell log-probabilities: of given text, and of a probe's reply."""
 
 
 class Served(NamedTuple):
@@ -59,10 +60,14 @@ class FakeServer:
         capacity: Capacity | None = None,
         model_card: dict[str, Any] | None = None,
         keep_requests: bool = True,
+        weights: str = "fake",
+        noise: float = 0.0,
     ) -> None:
         """`language` answers `logprobs`, `prompt_logprobs` and `echo` in the ways that it `offers`;
         other ways are passed over in silence, as some servers do. `model_card` holds further fields
-        of each entry of `/v1/models`."""
+        of each entry of `/v1/models`. `weights` decides how the probes of a fingerprint are
+        answered, which stand in `probes`, not in `requests`; `noise` makes the log-probabilities
+        differ from one asking to the next by so much."""
         self.script: Script = script if script is not None else {}
         self.default = default
         self.models = list(models)
@@ -73,6 +78,9 @@ class FakeServer:
         self.capacity = capacity
         self.model_card: dict[str, Any] = model_card if model_card is not None else {"created": 0}
         self.keep_requests = keep_requests
+        self.weights = weights
+        self.noise = noise
+        self.probes: list[dict[str, Any]] = []
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         """Of every request that came, in order; names in lower case."""
@@ -177,6 +185,9 @@ class FakeServer:
         if refusal is not None:
             return refusal
         body = msgspec.json.decode(await request.read())
+        if request.headers.get("X-Request-Purpose") == "fingerprint":
+            self.probes.append(body)
+            return _json(self._probed(body))
         if self.keep_requests:
             self.requests.append(body)
             self.headers.append({k.lower(): v for k, v in request.headers.items()})
@@ -195,6 +206,18 @@ class FakeServer:
             if self.keep_requests:
                 ended = time.perf_counter()
                 self.served.append(Served(_question(body), arrived, events, ended))
+
+    def _probed(self, body: dict[str, Any]) -> dict[str, Any]:
+        """What these weights say to a probe: letters that are drawn for them and the prompt."""
+        draw = random.Random(f"{self.weights} {_question(body)}")
+        text = "".join(draw.choices("abcdefgh", k=8))
+        rows = [
+            {"token": c, "logprob": -draw.random() - random.random() * self.noise} for c in text
+        ]
+        choice: dict[str, Any] = {"message": {"role": "assistant", "content": text}}
+        if body.get("logprobs") and "logprobs" in self.offers:
+            choice["logprobs"] = {"content": rows}
+        return {"choices": [{"index": 0, "finish_reason": "length", **choice}]}
 
     def _plan(self, body: dict[str, Any]) -> Plan:
         if callable(self.script):

@@ -75,7 +75,7 @@ def retry_after(header: str | None, now: float | None = None) -> float | None:
     try:
         seconds = float(header)
     except ValueError:
-        date = _timestamp(header)
+        date = timestamp(header)
         if date is None:
             return None
         seconds = date - (time.time() if now is None else now)
@@ -91,13 +91,13 @@ def asked_wait(headers: Mapping[str, str], now: float | None = None) -> float | 
     if milliseconds is not None:
         return milliseconds / 1000
     here = time.time() if now is None else now
-    there = _timestamp(headers.get("Date"))
+    there = timestamp(headers.get("Date"))
     if there is not None and abs(there - here) > 2:  # Date is cut to whole seconds
         here = there
     return retry_after(headers.get("Retry-After"), here)
 
 
-def _timestamp(header: str | None) -> float | None:
+def timestamp(header: str | None) -> float | None:
     """Seconds since 1970 of an HTTP date."""
     if header is None:
         return None
