@@ -15,10 +15,11 @@ from typing import Any, NamedTuple, NoReturn
 
 from palmswift.command import Console, Done, make_parser, run
 from palmswift.errors import INTERRUPTED, InputError, PalmswiftError
+from palmswift.eval.asking import find_model
 from palmswift.eval.batch import read_inputs
 from palmswift.eval.client import Client
 from palmswift.eval.endpoint import Endpoint
-from palmswift.eval.engine import Sampling, find_model
+from palmswift.eval.engine import Sampling
 from palmswift.eval.flags import (
     add_endpoint_flags,
     add_sampling_flags,

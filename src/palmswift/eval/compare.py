@@ -218,15 +218,17 @@ def _side(path: Path, label: str, suites: Sequence[Suite], note: Console | None)
     from palmswift.eval.journal import read_journal
     from palmswift.eval.scoring import score
 
-    if kind == "journal":
-        rows = list(read_journal(path))
-    else:
-        rows = as_predictions(path, label, suites)
+    own = kind == "journal"
+    rows = list(read_journal(path)) if own else as_predictions(path, label, suites)
     labels = list(dict.fromkeys(row.endpoint for row in rows))
     parts = parts_of(suites)
     answered = {row.case for row in rows}
     parts = [Part(part.suite, [c for c in part.cases if c.id in answered]) for part in parts]
-    scored = [a for part in parts for a in score(part.cases, part.suite.metrics, rows, labels)]
+    scored = [
+        a
+        for part in parts
+        for a in score(part.cases, part.suite.metrics, rows, labels, folder=part.suite.folder)
+    ]
     by_label = {name: [a for a in scored if a.endpoint == name] for name in labels}
     return _Side([part for part in parts if part.cases], by_label)
 
@@ -240,9 +242,16 @@ def _file(path: Path) -> Path:
             if inside.is_file():
                 return inside
         raise InputError(f"{path}: no {JSON_NAME} in it", remedy="give a tested run, or a file")
-    if not path.is_file():
+    if path.is_file():
+        return path
+    from palmswift.launchers.run_folder import find_run
+
+    if path.suffix:
         raise InputError(f"{path}: no such file")
-    return path
+    report = find_run(path.name).evaluation / JSON_NAME
+    if not report.is_file():
+        raise InputError(f"{path}: the run has not been tested", remedy="launchers/pipeline.py")
+    return report
 
 
 def _of_report(path: Path) -> _Side:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -57,7 +57,8 @@ class Comparison(_Model):
     measure: str
     lower_is_better: bool
     cases: int
-    """Cases that both models have a graded answer to; what n is everywhere."""
+    """Cases that both models have a graded answer to, each conversation counted once; what n is
+    everywhere."""
     answers: int
     """Pairs of answers: cases times repeats."""
     left_out: int
@@ -90,6 +91,9 @@ class Comparison(_Model):
     """Whether it is shown not to be worse by more than `margin`."""
     word: Word | None = None
     """Null at tags."""
+
+
+NO_CLUSTERS: Mapping[str, str] = {}
 
 
 class Pairing(NamedTuple):
@@ -146,21 +150,26 @@ def measure_of(answers: Iterable[ScoredAnswer], plan: SuitePlan) -> str:
 
 
 def pair(
-    base: Iterable[ScoredAnswer], tuned: Iterable[ScoredAnswer], measure: str
+    base: Iterable[ScoredAnswer],
+    tuned: Iterable[ScoredAnswer],
+    measure: str,
+    clusters: Mapping[str, str] = NO_CLUSTERS,
 ) -> dict[str, Pairing]:
     """Each case's pairing, in the order of the second model's answers; by case id.
 
-    A pair is the answers of both models to the same case and repeat.
+    A pair is the answers of both models to the same case and repeat. `clusters` gives the case
+    that another counts as: the turns of one conversation are no independent cases.
     """
     first = {(a.case, a.repeat): value_of(a, measure) for a in base}
     found: dict[str, list[tuple[float, float]]] = {}
     left_out: dict[str, int] = {}
     for answer in tuned:
         before, after = first.get((answer.case, answer.repeat)), value_of(answer, measure)
+        unit = clusters.get(answer.case, answer.case)
         if before is None or after is None:
-            left_out[answer.case] = left_out.get(answer.case, 0) + 1
+            left_out[unit] = left_out.get(unit, 0) + 1
         else:
-            found.setdefault(answer.case, []).append((before, after))
+            found.setdefault(unit, []).append((before, after))
     pairs = {}
     for case in dict.fromkeys([*found, *left_out]):
         values = found.get(case, [])

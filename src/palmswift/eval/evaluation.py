@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from palmswift.errors import ChildError
+from palmswift.eval.asking import Asker, find
+from palmswift.eval.conversation import Case
+from palmswift.eval.dialogue import Answers, depths
 from palmswift.eval.endpoint import Endpoint
-from palmswift.eval.engine import (
-    Outcome,
-    Progress,
-    Question,
-    Sampling,
-    ask_all,
-    find_model,
-    request_body,
-    request_key,
-)
-from palmswift.eval.journal import Journal, read_journal, set_aside
-from palmswift.eval.loop import run_interruptible
+from palmswift.eval.engine import Outcome, Progress, Question, Sampling
+from palmswift.eval.journal import Prediction, RequestKey, read_journal
 from palmswift.eval.report import (
     HTML_NAME,
     NOTHING,
@@ -48,6 +41,8 @@ class EvalRun(BaseModel):
     """Decides which cases `max_samples` takes."""
     fresh: bool = False
     """Ask everything again; older answers of the same labels are set aside."""
+    fingerprint: bool = True
+    """Probe every model, so that answers of other weights are not taken for its own."""
     sampling: Sampling = Field(default_factory=Sampling)
     policy: RetryPolicy = Field(default_factory=RetryPolicy)
 
@@ -64,51 +59,43 @@ def evaluate(
 ) -> EvaluationReport:
     """Ask `endpoints` the suites' cases, one endpoint after the other, and write the report.
 
-    Answers that `out`/predictions.jsonl already has for the same label, case, repeat and request
-    are not asked again; errors are. The report covers every label in that file, so a later call
-    with another endpoint adds to it. Without endpoints it scores what is there.
+    Answers that `out`/predictions.jsonl already has of the same model for the same label, case,
+    repeat and request are not asked again; errors are. The report covers every label in that file,
+    so a later call with another endpoint adds to it. Without endpoints it scores what is there.
 
     ChildError: an endpoint does not answer, or every request of this call to one failed (the
-    report is written in the second case). InputError: `out` is in use.
+    report is written in the second case), or its model changed meanwhile. InputError: `out` is in
+    use.
     """
     given = [suites] if isinstance(suites, Suite) else suites
     parts = parts_of(given, settings.max_samples, settings.seed)
+    cases = [case for part in parts for case in part.cases]
     path = out / PREDICTIONS_NAME
-    models = [run_interruptible(find_model(endpoint, settings.policy)) for endpoint in endpoints]
-    questions = [
-        Question(case.id, repeat, case.conversation())
-        for part in parts
-        for case in part.cases
-        for repeat in range(case.repeats)
+    found = [
+        find(endpoint, settings.policy, fingerprint=settings.fingerprint) for endpoint in endpoints
     ]
     outcomes: dict[str, Outcome] = {}
-    if settings.fresh and path.exists():
-        kept = set_aside(path, [endpoint.label for endpoint in endpoints])
-        if kept is not None:
-            note(f"the answers so far are kept in {kept}")
+    wanted: set[RequestKey] = set()
     if endpoints:
-        with Journal(path) as journal:
-            answered = {row.key for row in read_journal(path) if row.error is None}
-            for endpoint, model in zip(endpoints, models, strict=True):
-                outcomes[endpoint.label] = run_interruptible(
-                    ask_all(
-                        endpoint,
-                        model,
-                        questions,
-                        journal,
-                        answered,
-                        settings.sampling,
-                        settings.policy,
-                        settings.concurrency,
-                        report,
-                    )
-                )
-                _tell(endpoint, outcomes[endpoint.label], path, note)
-    wanted = {
-        request_key(endpoint, question, request_body(endpoint, model, question, settings.sampling))
-        for endpoint, model in zip(endpoints, models, strict=True)
-        for question in questions
-    }
+        with Asker(
+            path,
+            settings.sampling,
+            settings.policy,
+            settings.concurrency,
+            report=report,
+            note=note,
+        ) as asker:
+            for one in found:
+                target = asker.admit(one, fresh=settings.fresh)
+                asked: list[Outcome] = []
+                # Further questions of a conversation need the answers to those before them.
+                for depth in range(max(depths(cases).values()) + 1):
+                    rows = read_journal(path) if depth else []
+                    questions = questions_at(depth, cases, rows, one.endpoint.label)
+                    asked.append(asker.ask(target, questions))
+                    wanted |= asker.keys(target, questions)
+                outcomes[one.endpoint.label] = _together(asked)
+                _tell(one.endpoint, outcomes[one.endpoint.label], path, note)
     # A label that was tested just now is judged by these requests alone, not by other settings'.
     result = build_report(
         parts,
@@ -121,13 +108,37 @@ def evaluate(
     return result
 
 
+def questions_at(
+    depth: int, cases: Sequence[Case], rows: Iterable[Prediction], label: str
+) -> list[Question]:
+    """The questions that come after `depth` of the model's own answers; those whose answer before
+    is lacking are left out."""
+    answers = Answers(cases, (row for row in rows if row.endpoint == label))
+    depth_of = depths(cases)
+    return [
+        Question(case.id, repeat, messages, case.request)
+        for case in cases
+        if depth_of[case.id] == depth
+        for repeat in range(case.repeats)
+        if (messages := answers.messages(label, case, repeat)) is not None
+    ]
+
+
+def _together(outcomes: Sequence[Outcome]) -> Outcome:
+    """The outcome of several calls as one."""
+    return Outcome(
+        reused=sum(outcome.reused for outcome in outcomes),
+        asked=sum(outcome.asked for outcome in outcomes),
+        errors=sum(outcome.errors for outcome in outcomes),
+        not_asked=sum(outcome.not_asked for outcome in outcomes),
+        first_error=next((o.first_error for o in outcomes if o.first_error), None),
+    )
+
+
 def _tell(endpoint: Endpoint, outcome: Outcome, path: Path, note: Callable[[str], None]) -> None:
     if outcome.reused:
         asked = "nothing was asked" if not outcome.asked else f"{outcome.asked} were asked"
-        note(
-            f"{endpoint.label}: {outcome.reused} answers were in {path} already, {asked}. "
-            "If the model behind the endpoint has changed since, use another --out or --fresh."
-        )
+        note(f"{endpoint.label}: {outcome.reused} answers were in {path} already, {asked}")
     if outcome.not_asked:
         note(f"{endpoint.label}: the server went away; {outcome.not_asked} cases are left to ask")
 

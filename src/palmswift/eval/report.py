@@ -21,10 +21,11 @@ from palmswift.eval.comparison import (
     pair,
 )
 from palmswift.eval.conversation import Case, Message
+from palmswift.eval.dialogue import Answers
 from palmswift.eval.gate import Gate, GateResult, hold
 from palmswift.eval.journal import Prediction
 from palmswift.eval.scoring import ScoredAnswer, score
-from palmswift.eval.several import Part, parts_of
+from palmswift.eval.several import Part, clusters_of, parts_of
 from palmswift.eval.suite import Suite
 from palmswift.eval.summary import Summary, summarise
 from palmswift.eval.verdict import ShipVerdict, ship_verdict
@@ -85,6 +86,8 @@ class SuiteInfo(BaseModel):
     name: str
     description: str = ""
     role: Role = "task"
+    margin: float | None = None
+    primary: str | None = None
     cases: int
     """How many were asked."""
     cases_in_suite: int
@@ -187,12 +190,13 @@ def build_report(
     """
     parts = parts_of([suites]) if isinstance(suites, Suite) else list(suites)
     cases = [case for part in parts for case in part.cases]
-    asked = {case.id: case.conversation() for case in cases}
-    rows = [row for row in predictions if row.request.get("messages") == asked.get(row.case, [])]
+    rows = Answers(cases, predictions).rows
     found = dict.fromkeys([*(row.endpoint for row in rows), *labels])
     ordered = sorted(found, key=lambda label: label != "base")
     scored = [
-        answer for part in parts for answer in score(part.cases, part.suite.metrics, rows, ordered)
+        answer
+        for part in parts
+        for answer in score(part.cases, part.suite.metrics, rows, ordered, folder=part.suite.folder)
     ]
     return report_of(parts, scored, [_endpoint(label, rows) for label in ordered], against)
 
@@ -235,6 +239,8 @@ def report_of(
                 name=part.suite.name,
                 description=part.suite.description,
                 role=part.suite.role,
+                margin=part.suite.margin,
+                primary=part.suite.primary,
                 cases=len(part.cases),
                 cases_in_suite=len(part.suite.cases),
             )
@@ -268,7 +274,7 @@ def _gates(
         plan = part.plan
         if gate.margin is not None:
             plan = plan.model_copy(update={"margin": gate.margin})
-        pairing = joined(pair(first, second, gate.metric).values())
+        pairing = joined(pair(first, second, gate.metric, clusters_of([part])).values())
         return compare_measure(plan, gate.metric, pairing, against.options, tag=gate.tag)
 
     return hold(
@@ -301,6 +307,7 @@ def _comparisons(
             by_label[label],
             (labels[0], label),
             against.options,
+            clusters=clusters_of(parts),
             leaked=known.known_questions if known else frozenset(),
             checked_files=known.files if known else [],
             failed_safety_gates=[

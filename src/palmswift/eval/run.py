@@ -82,6 +82,7 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
         max_samples=args.max_samples,
         seed=args.seed,
         fresh=args.fresh,
+        fingerprint=not args.no_fingerprint,
         sampling=sampling_of(args),
         policy=policy_of(args),
     )

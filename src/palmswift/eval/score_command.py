@@ -11,7 +11,8 @@ from palmswift.command import Console, Done, make_parser, run
 from palmswift.data.read import read_rows
 from palmswift.data.row import Rejection
 from palmswift.errors import InputError, Problem
-from palmswift.eval.metrics import TextMetric, corpus_bleu, corpus_chrf, is_exact
+from palmswift.eval.metrics import TextMetric
+from palmswift.eval.overlap import corpus_bleu, corpus_chrf, is_exact
 from palmswift.eval.suite import DEFAULT_METRICS
 from palmswift.eval.summary import Measurement
 from palmswift.eval.think import split_think

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from palmswift.eval.assertions import AssertionResult, check
+from palmswift.eval.assertions import AssertionResult
+from palmswift.eval.checking import CallFunction, Subject, check, no_functions
 from palmswift.eval.conversation import Case
+from palmswift.eval.dialogue import Answers
 from palmswift.eval.journal import Prediction
-from palmswift.eval.metrics import TextMetric, is_exact, sentence_chrf
+from palmswift.eval.metrics import LOWER_IS_BETTER, TextMetric, answer_scores
+from palmswift.eval.python_check import Functions
 from palmswift.eval.think import split_think
 
 State = Literal["answered", "no_answer", "error", "not_asked"]
@@ -68,33 +72,45 @@ def score(
     metrics: Sequence[TextMetric],
     predictions: Iterable[Prediction],
     labels: Sequence[str],
+    *,
+    folder: Path | None = None,
 ) -> list[ScoredAnswer]:
     """One scored answer for each of `labels`, each case and each repeat, in that order.
 
-    A row counts when it asked what the case asks today; of several, the last that has a reply,
-    else the last.
+    Which rows count is told in `dialogue.Answers`. `folder` is the suite's, which functions of its
+    own are relative to.
     """
-    wanted = {case.id: case.conversation() for case in cases}
-    latest: dict[tuple[str, str, int], Prediction] = {}
-    for row in predictions:
-        if row.case not in wanted or row.request.get("messages") != wanted[row.case]:
-            continue
-        place = (row.endpoint, row.case, row.repeat)
-        before = latest.get(place)
-        if before is None or row.error is None or before.error is not None:
-            latest[place] = row
-    return [
-        score_one(label, case, repeat, latest.get((label, case.id, repeat)), metrics)
-        for label in labels
-        for case in cases
-        for repeat in range(case.repeats)
-    ]
+    answers = Answers(cases, predictions)
+    with Functions(folder) as call:
+        return [
+            score_one(
+                label,
+                case,
+                repeat,
+                answers.row(label, case, repeat),
+                metrics,
+                call=call,
+                reason=None
+                if answers.messages(label, case, repeat) is not None
+                else "the question before it has no answer",
+            )
+            for label in labels
+            for case in cases
+            for repeat in range(case.repeats)
+        ]
 
 
 def score_one(
-    label: str, case: Case, repeat: int, row: Prediction | None, metrics: Sequence[TextMetric]
+    label: str,
+    case: Case,
+    repeat: int,
+    row: Prediction | None,
+    metrics: Sequence[TextMetric],
+    *,
+    call: CallFunction = no_functions,
+    reason: str | None = None,
 ) -> ScoredAnswer:
-    """One answer held against its case."""
+    """One answer held against its case; `reason` is why it was not asked."""
     place: dict[str, Any] = {
         "endpoint": label,
         "case": case.id,
@@ -102,24 +118,24 @@ def score_one(
         "tags": case.tags,
     }
     if row is None:
-        return ScoredAnswer(**place, state="not_asked", reason="not asked yet")
+        return ScoredAnswer(**place, state="not_asked", reason=reason or "not asked yet")
     if row.error is not None:
         return ScoredAnswer(**place, state="error", reason=row.error.message, attempts=row.attempts)
-    answer, reasoning = split_think(row.content, row.reasoning)
-    text, replied = answer or "", answer is not None
-    checks = [check(assertion, text, case.reference) for assertion in case.assertions]
-    scores: dict[str, float] = {}
-    if case.reference is not None:
-        scores["exact_match"] = float(replied and is_exact(text, case.reference))
-        if "chrf" in metrics:
-            scores["chrf"] = sentence_chrf(text, case.reference) if replied else 0.0
+    subject, replied = subject_of(case, row)
+    checks = [check(assertion, subject, call) for assertion in case.assertions]
+    # Thinking that never ended is graded as an empty answer: wrong, whatever the references.
+    scores = answer_scores(subject.answer, subject.references, {"exact_match", *metrics})
+    if not replied:
+        scores = {name: 0.0 for name in scores if name not in LOWER_IS_BETTER}
     passed, share = _judged(checks) if replied else (False, 0.0)
+    undecided = [result for result in checks if result.state == "error"]
+    why = f"{undecided[0].kind}: {undecided[0].detail}" if undecided and passed is None else None
     return ScoredAnswer(
         **place,
         state="answered" if replied else "no_answer",
-        answer=answer,
-        reasoning=reasoning,
-        reason=None if replied else "thinking truncated",
+        answer=subject.answer if replied else None,
+        reasoning=subject.reasoning,
+        reason=why if replied else "thinking truncated",
         scores=scores,
         assertions=checks,
         passed=passed if checks else None,
@@ -127,6 +143,27 @@ def score_one(
         finish_reason=row.finish_reason,
         seconds=row.seconds,
         attempts=row.attempts,
+    )
+
+
+def subject_of(case: Case, row: Prediction) -> tuple[Subject, bool]:
+    """What an answer is judged by, and whether there is one (its thinking ended)."""
+    answer, reasoning = split_think(row.content, row.reasoning)
+    tokens = (row.usage or {}).get("completion_tokens")
+    return (
+        Subject(
+            answer=answer or "",
+            references=case.all_references,
+            reasoning=reasoning,
+            finish_reason=row.finish_reason,
+            seconds=row.seconds,
+            tool_calls=row.tool_calls or (),
+            tokens=tokens if isinstance(tokens, int) else None,
+            case=case.id,
+            tags=case.tags,
+            messages=row.request.get("messages", []),
+        ),
+        answer is not None,
     )
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from palmswift.errors import InputError, Problem
 from palmswift.eval.comparison import SuitePlan
 from palmswift.eval.conversation import Case
+from palmswift.eval.dialogue import with_followers
 from palmswift.eval.sampling import select
 from palmswift.eval.suite import Suite
 
@@ -47,11 +48,24 @@ def parts_of(suites: Sequence[Suite], max_samples: int | None = None, seed: int 
     seen: set[str] = set()
     parts = []
     for suite in suites:
-        chosen = select(suite.cases, max_samples, seed)
-        renamed = [
-            case.model_copy(update={"id": f"{suite.name}/{case.id}"}) if case.id in seen else case
-            for case in chosen
-        ]
+        opening = [case for case in suite.cases if case.after is None]
+        chosen = with_followers(suite.cases, select(opening, max_samples, seed))
+        parts.append(Part(suite, [_renamed(case, suite.name, seen) for case in chosen]))
         seen |= {case.id for case in suite.cases}
-        parts.append(Part(suite, renamed))
     return parts
+
+
+def clusters_of(parts: Sequence[Part]) -> dict[str, str]:
+    """By case id, the case that opens its conversation: answers of one conversation depend on each
+    other, so statistics count it as one."""
+    opening: dict[str, str] = {}
+    for part in parts:
+        for case in part.cases:  # a case stands after the one it follows
+            opening[case.id] = case.id if case.after is None else opening[case.after]
+    return opening
+
+
+def _renamed(case: Case, suite: str, taken: set[str]) -> Case:
+    names = {"id": case.id, "after": case.after}
+    changed = {key: f"{suite}/{name}" for key, name in names.items() if name in taken}
+    return case.model_copy(update=changed) if changed else case

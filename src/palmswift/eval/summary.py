@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
 from palmswift.eval.conversation import Case
 from palmswift.eval.metrics import (
-    CorpusScore,
+    CORPUS,
+    DIVERSITY,
+    METRICS,
+    NAMES,
     MetricName,
     TextMetric,
-    corpus_bleu,
-    corpus_chrf,
     latency,
 )
 from palmswift.eval.scoring import ScoredAnswer
@@ -55,8 +56,8 @@ class Summary(BaseModel):
     errors: int
     not_asked: int
     undecided: int = 0
-    """Of the answered: replies that no verdict was possible on, since an assertion could not be
-    evaluated."""
+    """Of the replies: those with an assertion that could not be evaluated, and none that failed;
+    they are not in the pass rate."""
     metrics: dict[MetricName, Measurement]
 
 
@@ -119,23 +120,25 @@ def _measurements(
         passed = [answer for answer in judged if answer.passed]
         value = sum(cases[answer.case].weight for answer in passed) / total
         yield "pass_rate", Measurement(value=value, n=len(judged), count=len(passed))
-    compared = [answer for answer in group if answer.exact is not None]
-    if compared and "exact_match" in metrics:
-        yield "exact_match", _share(sum(answer.exact is True for answer in compared), len(compared))
+    compared = [
+        answer
+        for answer in group
+        if answer.state in ("answered", "no_answer") and cases[answer.case].all_references
+    ]
+    yield from _means(metrics, group)
     answers = [answer.answer or "" for answer in compared]
-    references = [cases[answer.case].reference or "" for answer in compared]
-    scorers: tuple[tuple[MetricName, Callable[..., CorpusScore]], ...] = (
-        ("chrf", corpus_chrf),
-        ("bleu", corpus_bleu),
-    )
-    for name, scorer in scorers:
+    references = [cases[answer.case].all_references for answer in compared]
+    for name, scorer in CORPUS.items():
         if compared and name in metrics:
             result = scorer(answers, references)
             yield (
                 name,
                 Measurement(value=result.value, n=len(compared), signature=result.signature),
             )
-    yield from _means(group)
+    if "diversity" in metrics:
+        texts = [answer.answer for answer in group if answer.answer]
+        for name, measure in DIVERSITY.items():
+            yield name, Measurement(value=measure(texts), n=len(texts))
     asked = [answer for answer in group if answer.state != "not_asked"]
     replies = [answer for answer in asked if answer.state != "error"]
     answered = sum(answer.state == "answered" for answer in replies)
@@ -149,11 +152,19 @@ def _measurements(
     yield "latency_p95", Measurement(value=times.p95 if times else None, n=n)
 
 
-def _means(group: Sequence[ScoredAnswer]) -> Iterator[tuple[MetricName, Measurement]]:
-    """The mean of each score that single answers have, but for those that corpora are scored by."""
-    for name in dict.fromkeys(name for answer in group for name in answer.scores):
-        if name not in _OF_THE_CORPUS:
-            values = [answer.scores[name] for answer in group if name in answer.scores]
+def _means(
+    metrics: Sequence[TextMetric], group: Sequence[ScoredAnswer]
+) -> Iterator[tuple[MetricName, Measurement]]:
+    """The mean of each metric that answers have by themselves."""
+    asked_for = {name for metric in metrics for name in NAMES[metric]}
+    found = dict.fromkeys(name for answer in group for name in answer.scores)
+    for name in found:
+        if name in CORPUS or (name in METRICS and name not in asked_for):
+            continue
+        values = [answer.scores[name] for answer in group if name in answer.scores]
+        if name == "exact_match":
+            yield name, _share(sum(value == 1.0 for value in values), len(values))
+        else:
             yield name, Measurement(value=math.fsum(values) / len(values), n=len(values))
 
 

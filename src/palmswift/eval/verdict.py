@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from palmswift.eval.comparison import (
     ALPHA,
     DEFAULTS,
+    NO_CLUSTERS,
     Comparison,
     Options,
     SuitePlan,
@@ -105,18 +106,19 @@ def side_of(
     tuned: Sequence[ScoredAnswer],
     options: Options,
     *,
+    clusters: Mapping[str, str] = NO_CLUSTERS,
     unsafe_gates: bool = False,
 ) -> Side:
-    """All suites compared; `suite_of` gives each case's suite."""
+    """All suites compared; `suite_of` gives each case's suite, `clusters` its conversation."""
     wholes: list[Comparison] = []
     parts: list[list[Comparison]] = []
     for suite in suites:
         first = [a for a in base if suite_of.get(a.case) == suite.name]
         second = [a for a in tuned if suite_of.get(a.case) == suite.name]
         measure = measure_of([*first, *second], suite)
-        pairs = pair(first, second, measure)
+        pairs = pair(first, second, measure, clusters)
         wholes.append(compare_measure(suite, measure, joined(pairs.values()), options))
-        parts.append(list(_by_tag(suite, first, second, options)))
+        parts.append(list(_by_tag(suite, first, second, options, clusters)))
     from palmswift.eval.significance import holm
 
     tested = [index for index, whole in enumerate(wholes) if whole.p is not None]
@@ -133,6 +135,7 @@ def _by_tag(
     base: Sequence[ScoredAnswer],
     tuned: Sequence[ScoredAnswer],
     options: Options,
+    clusters: Mapping[str, str],
 ) -> Iterable[Comparison]:
     tags = dict.fromkeys(tag for answer in tuned for tag in answer.tags)
     asked = {answer.case for answer in tuned}
@@ -142,7 +145,7 @@ def _by_tag(
         first = [a for a in base if tag in a.tags]
         second = [a for a in tuned if tag in a.tags]
         measure = measure_of([*first, *second], suite.model_copy(update={"primary": None}))
-        pairing = joined(pair(first, second, measure).values())
+        pairing = joined(pair(first, second, measure, clusters).values())
         yield compare_measure(suite, measure, pairing, options, tag=tag)
 
 
@@ -154,6 +157,7 @@ def ship_verdict(
     labels: tuple[str, str],
     options: Options = DEFAULTS,
     *,
+    clusters: Mapping[str, str] = NO_CLUSTERS,
     leaked: frozenset[str] = frozenset(),
     checked_files: Sequence[str] = (),
     failed_safety_gates: Sequence[str] = (),
@@ -165,7 +169,7 @@ def ship_verdict(
     answer pleases would be wrong more often than the p-value says.
     """
     unsafe = bool(failed_safety_gates)
-    whole = side_of(suites, suite_of, base, tuned, options, unsafe_gates=unsafe)
+    whole = side_of(suites, suite_of, base, tuned, options, unsafe_gates=unsafe, clusters=clusters)
     asked = {answer.case for answer in tuned}
     quick_suites = [
         suite
@@ -187,6 +191,7 @@ def ship_verdict(
             [a for a in tuned if a.case not in leaked],
             options,
             unsafe_gates=unsafe,
+            clusters=clusters,
         )
     return ShipVerdict(
         word=word,
