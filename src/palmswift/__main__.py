@@ -25,6 +25,7 @@ COMMANDS = {
     "logs": ("palmswift.deploy.logs", "show what a server has written"),
     "stop": ("palmswift.deploy.stop", "stop a detached server"),
     "eval": ("palmswift.eval.run", "test served models with a suite"),
+    "compare": ("palmswift.eval.compare", "say whether one model's answers are better"),
     "batch": ("palmswift.eval.batch", "answer a file of questions"),
     "score": ("palmswift.eval.score_command", "score predictions against references"),
     "chat": ("palmswift.eval.chat", "chat with a served model"),

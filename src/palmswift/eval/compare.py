@@ -64,12 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="not_hurt",
         help="what exit code 0 needs (not_hurt)",
     )
-    parser.add_argument("--lang", choices=("en", "zh"), default=_language(), help="of the screen")
+    parser.add_argument("--lang", choices=("en", "zh"), default=language(), help="of the screen")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the report there")
     return run(parser, _body, argv)
 
 
-def _language() -> Language:
+def language() -> Language:
+    """The language of the terminal, as its environment says."""
     spoken = os.environ.get("LC_ALL") or os.environ.get("LANG") or ""
     return "zh" if spoken.startswith("zh") else "en"
 
