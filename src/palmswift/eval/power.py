@@ -54,12 +54,23 @@ def _tails(m: int, better: float, rejected: int) -> tuple[float, float]:
     if better >= 1:
         return 1.0, 0.0
     logs = log_factorials(m)
-    k = np.arange(rejected + 1)
-    ways = logs[m] - logs[k] - logs[m - k]
-    for_better, for_worse = math.log(better), math.log1p(-better)
-    few_losses = np.exp(ways + k * for_worse + (m - k) * for_better).sum()
-    few_gains = np.exp(ways + k * for_better + (m - k) * for_worse).sum()
-    return float(few_losses), float(few_gains)
+    return (
+        _lower_tail(logs, m, 1 - better, rejected),
+        _lower_tail(logs, m, better, rejected),
+    )
+
+
+def _lower_tail(logs: Floats, m: int, p: float, k: int) -> float:
+    """P(X <= k) of a binomial; terms 12 standard deviations below the mean are nothing."""
+    reach = 12 * math.sqrt(m * p * (1 - p)) + 12
+    if k > m * p + reach:
+        return 1.0
+    first = max(0, min(k, int(m * p - reach)))
+    if k < m * p - reach:
+        return 0.0
+    j = np.arange(first, k + 1)
+    terms = logs[m] - logs[j] - logs[m - j] + j * math.log(p) + (m - j) * math.log1p(-p)
+    return float(np.exp(terms).sum())
 
 
 def mcnemar_cases(
@@ -78,9 +89,11 @@ def mcnemar_cases(
         return None
     if n > 20_000:  # where the exact sum is slow it differs by less than one in a thousand
         return n
-    low, high = 1, max(8, n)
+    low, high = max(1, int(0.95 * n) - 5), int(1.05 * n) + 5
     while mcnemar_power(high, effect, share, alpha) < power:
         low, high = high, high * 2
+    while low > 1 and mcnemar_power(low, effect, share, alpha) >= power:
+        low //= 2
     while high - low > 1:
         middle = (low + high) // 2
         if mcnemar_power(middle, effect, share, alpha) >= power:
