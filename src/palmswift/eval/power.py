@@ -73,6 +73,7 @@ def _lower_tail(logs: Floats, m: int, p: float, k: int) -> float:
     return float(np.exp(terms).sum())
 
 
+@lru_cache(maxsize=1024)
 def mcnemar_cases(
     effect: float, differing: float, power: float = 0.8, alpha: float = 0.05
 ) -> int | None:
@@ -89,14 +90,19 @@ def mcnemar_cases(
         return None
     if n > 20_000:  # where the exact sum is slow it differs by less than one in a thousand
         return n
-    low, high = max(1, int(0.95 * n) - 5), int(1.05 * n) + 5
-    while mcnemar_power(high, effect, share, alpha) < power:
-        low, high = high, high * 2
-    while low > 1 and mcnemar_power(low, effect, share, alpha) >= power:
-        low //= 2
+    def reached(cases: int) -> bool:
+        return mcnemar_power(cases, effect, share, alpha) >= power
+
+    # The exact test needs somewhat more than Connor's, about one case for each half of `effect`.
+    low, high, step = max(1, n - 2), n + math.ceil(2 / effect), math.ceil(2 / effect)
+    while not reached(high):
+        low, high, step = high, high + step, 2 * step
+    while low > 1 and reached(low):
+        low, high = max(1, low - step), low
+        step *= 2
     while high - low > 1:
         middle = (low + high) // 2
-        if mcnemar_power(middle, effect, share, alpha) >= power:
+        if reached(middle):
             high = middle
         else:
             low = middle
