@@ -1,0 +1,64 @@
+"""The process that takes the losses of texts with a model in a folder (palmswift.eval.perplexity)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from palmswift.eval.json_child import answer_questions
+
+
+class Model:
+    """A causal language model with its tokenizer and chat template."""
+
+    def __init__(self, path: str) -> None:
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.tokenizer = AutoTokenizer.from_pretrained(path)
+        if not self.tokenizer.chat_template:
+            raise ValueError("its tokenizer has no chat template")
+        self.model = AutoModelForCausalLM.from_pretrained(path, dtype="auto").eval()
+        self.model.to(self.device)
+
+    def tokens(self, messages: list[dict[str, Any]], **how: bool) -> list[int]:
+        """The conversation's tokens, thinking switched off where the template knows that."""
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, enable_thinking=False, **how
+        )
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def loss(self, prompt: list[dict[str, Any]], text: str) -> tuple[float, int] | str:
+        """Nats and tokens of a text; a text says why there are none."""
+        answer = {"role": "assistant", "content": text}
+        before = self.tokens(prompt, add_generation_prompt=True)
+        whole = self.tokens([*prompt, answer], continue_final_message=True)
+        if whole[: len(before)] != before:
+            return "the prompt's tokens do not begin the conversation's"
+        if len(whole) == len(before):
+            return "the text has no token of its own in the template"
+        ids = torch.tensor([whole], device=self.device)
+        with torch.inference_mode():
+            logits = self.model(ids).logits[0, len(before) - 1 : -1].double()
+        own = ids[0, len(before) :]
+        nats = torch.nn.functional.cross_entropy(logits, own, reduction="sum")
+        return float(nats), len(own)
+
+
+@lru_cache(maxsize=1)
+def _model(path: str) -> Model:
+    return Model(path)
+
+
+def answer(question: dict[str, Any]) -> dict[str, Any]:
+    """{"losses": [[nats, tokens] or why not, ...]}, or {"error": why}."""
+    try:
+        model = _model(question["model"])
+    except (OSError, ValueError, KeyError) as error:  # no usable model in the folder
+        return {"error": str(error).splitlines()[0]}
+    return {"losses": [model.loss(row["prompt"], row["text"]) for row in question["passages"]]}
+
+
+if __name__ == "__main__":
+    raise SystemExit(answer_questions(answer))
