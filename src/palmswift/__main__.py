@@ -24,9 +24,13 @@ COMMANDS = {
     "status": ("palmswift.deploy.status", "show the servers that run"),
     "logs": ("palmswift.deploy.logs", "show what a server has written"),
     "stop": ("palmswift.deploy.stop", "stop a detached server"),
+    "suite": ("palmswift.eval.make_suite", "make a suite of the rows that a run held out"),
     "eval": ("palmswift.eval.run", "test served models with a suite"),
     "batch": ("palmswift.eval.batch", "answer a file of questions"),
     "score": ("palmswift.eval.score_command", "score predictions against references"),
+    "perplexity": ("palmswift.eval.perplexity_command", "compare how likely models find texts"),
+    "judge": ("palmswift.eval.judge_command", "have answers rated by another model"),
+    "rate": ("palmswift.eval.rate", "rate answers yourself, without knowing whose they are"),
     "chat": ("palmswift.eval.chat", "chat with a served model"),
     "pipeline": ("palmswift.pipeline", "the whole job: data, training, serving, test"),
 }

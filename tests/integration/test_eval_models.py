@@ -127,7 +127,7 @@ def test_the_local_loss_is_the_models_own_on_the_text_alone(qwen: Path) -> None:
             list(passage.prompt), tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
         before = tokenizer(prompt)["input_ids"]
-        ids = tokenizer(prompt + passage.text)["input_ids"]
+        ids = before + tokenizer(passage.text)["input_ids"]
         labels = [-100] * len(before) + ids[len(before) :]
         with torch.no_grad():
             mean = model(torch.tensor([ids]), labels=torch.tensor([labels])).loss.item()

@@ -1,4 +1,4 @@
-"""The process that takes the losses of texts with a model in a folder (palmswift.eval.perplexity)."""
+"""The process in which a model from a folder takes the losses of texts (eval.perplexity)."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ class Model:
         self.model = AutoModelForCausalLM.from_pretrained(path, dtype="auto").eval()
         self.model.to(self.device)
 
-    def tokens(self, messages: list[dict[str, Any]], **how: bool) -> list[int]:
-        """The conversation's tokens, thinking switched off where the template knows that."""
-        text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, enable_thinking=False, **how
-        )
+    def tokens(self, text: str) -> list[int]:
+        """The tokens of a piece of the conversation."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def loss(self, prompt: list[dict[str, Any]], text: str) -> tuple[float, int] | str:
-        """Nats and tokens of a text; a text says why there are none."""
-        answer = {"role": "assistant", "content": text}
-        before = self.tokens(prompt, add_generation_prompt=True)
-        whole = self.tokens([*prompt, answer], continue_final_message=True)
-        if whole[: len(before)] != before:
-            return "the prompt's tokens do not begin the conversation's"
-        if len(whole) == len(before):
-            return "the text has no token of its own in the template"
+        """Nats and tokens of a text; a text says why there are none.
+
+        Prompt and text are cut into tokens apart, as ms-swift does in training and as a model that
+        is asked has them: together a token could stand across the border.
+        """
+        rendered = self.tokenizer.apply_chat_template(
+            prompt, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        before, after = self.tokens(rendered), self.tokens(text)
+        if not after:
+            return "the text has no token"
+        whole = before + after
         ids = torch.tensor([whole], device=self.device)
         with torch.inference_mode():
             logits = self.model(ids).logits[0, len(before) - 1 : -1].double()
