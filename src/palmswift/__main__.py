@@ -26,6 +26,7 @@ COMMANDS = {
     "stop": ("palmswift.deploy.stop", "stop a detached server"),
     "suite": ("palmswift.eval.make_suite", "make a suite of the rows that a run held out"),
     "eval": ("palmswift.eval.run", "test served models with a suite"),
+    "compare": ("palmswift.eval.compare", "say whether one model's answers are better"),
     "batch": ("palmswift.eval.batch", "answer a file of questions"),
     "score": ("palmswift.eval.score_command", "score predictions against references"),
     "perplexity": ("palmswift.eval.perplexity_command", "compare how likely models find texts"),

@@ -10,19 +10,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from palmswift.errors import ChildError
 from palmswift.eval.asking import Asker, find
 from palmswift.eval.conversation import Case
-from palmswift.eval.dialogue import Answers, depths, with_followers
+from palmswift.eval.dialogue import Answers, depths
 from palmswift.eval.endpoint import Endpoint
 from palmswift.eval.engine import Outcome, Progress, Question, Sampling
 from palmswift.eval.journal import Prediction, RequestKey, read_journal
 from palmswift.eval.report import (
     HTML_NAME,
+    NOTHING,
     PREDICTIONS_NAME,
+    Against,
     EvaluationReport,
     build_report,
-    write_report,
 )
+from palmswift.eval.report_files import write_report
 from palmswift.eval.retry import RetryPolicy
-from palmswift.eval.sampling import select
+from palmswift.eval.several import parts_of
 from palmswift.eval.suite import Suite
 
 
@@ -46,15 +48,16 @@ class EvalRun(BaseModel):
 
 
 def evaluate(
-    suite: Suite,
+    suites: Suite | Sequence[Suite],
     endpoints: Sequence[Endpoint],
     out: Path,
     settings: EvalRun,
     *,
+    against: Against = NOTHING,
     report: Callable[[Progress], None] = lambda progress: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> EvaluationReport:
-    """Ask `endpoints` the suite's cases, one endpoint after the other, and write the report.
+    """Ask `endpoints` the suites' cases, one endpoint after the other, and write the report.
 
     Answers that `out`/predictions.jsonl already has of the same model for the same label, case,
     repeat and request are not asked again; errors are. The report covers every label in that file,
@@ -64,9 +67,9 @@ def evaluate(
     report is written in the second case), or its model changed meanwhile. InputError: `out` is in
     use.
     """
-    opening = [case for case in suite.cases if case.after is None]
-    drawn = select(opening, settings.max_samples, settings.seed)
-    chosen = suite.model_copy(update={"cases": with_followers(suite.cases, drawn)})
+    given = [suites] if isinstance(suites, Suite) else suites
+    parts = parts_of(given, settings.max_samples, settings.seed)
+    cases = [case for part in parts for case in part.cases]
     path = out / PREDICTIONS_NAME
     found = [
         find(endpoint, settings.policy, fingerprint=settings.fingerprint) for endpoint in endpoints
@@ -86,19 +89,19 @@ def evaluate(
                 target = asker.admit(one, fresh=settings.fresh)
                 asked: list[Outcome] = []
                 # Further questions of a conversation need the answers to those before them.
-                for depth in range(max(depths(chosen.cases).values()) + 1):
+                for depth in range(max(depths(cases).values()) + 1):
                     rows = [r for r in read_journal(path) if r.key in wanted] if depth else []
-                    questions = questions_at(depth, chosen.cases, rows, one.endpoint.label)
+                    questions = questions_at(depth, cases, rows, one.endpoint.label)
                     asked.append(asker.ask(target, questions))
                     wanted |= asker.keys(target, questions)
                 outcomes[one.endpoint.label] = _together(asked)
                 _tell(one.endpoint, outcomes[one.endpoint.label], path, note)
     # A label that was tested just now is judged by these requests alone, not by other settings'.
     result = build_report(
-        chosen,
+        parts,
         [row for row in read_journal(path) if row.endpoint not in outcomes or row.key in wanted],
         [endpoint.label for endpoint in endpoints],
-        cases_in_suite=len(suite.cases),
+        against,
     )
     write_report(result, out)
     _refuse_total_failure(outcomes, out)

@@ -34,6 +34,7 @@ class Metric(NamedTuple):
 
 METRICS: dict[str, Metric] = {
     "pass_rate": Metric("Passed · 通过", "share", per_answer=False),
+    "score": Metric("Score · 得分", "share"),
     "exact_match": Metric("Exact · 完全一致", "share"),
     "chrf": Metric("chrF", "hundred"),
     "bleu": Metric("BLEU", "hundred"),

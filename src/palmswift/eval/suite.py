@@ -10,11 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from palmswift.errors import InputError, Problem
 from palmswift.eval.assertions import KINDS, functions_of
+from palmswift.eval.comparison import Role
 from palmswift.eval.conversation import Case, FollowUp, Message
 from palmswift.eval.dataset import DatasetSource, cases_of
 from palmswift.eval.document import Document, read_yaml, validated
 from palmswift.eval.gate import Gate
-from palmswift.eval.metrics import TextMetric
+from palmswift.eval.metrics import MetricName, TextMetric
 from palmswift.eval.python_check import find_function_file
 from palmswift.paths import project_root
 
@@ -32,6 +33,14 @@ class SuiteFile(BaseModel):
     """System prompt of every case that has none."""
     metrics: Annotated[list[TextMetric], Field(min_length=1)] = list(DEFAULT_METRICS)
     """What answers with a reference are measured by."""
+    role: Role = "task"
+    """What the suite is for: what was trained, what should not be forgotten (`general`), or what
+    must not get worse (`safety`); the verdict treats them differently."""
+    margin: float | None = Field(default=None, ge=0)
+    """How much worse than the base still counts as kept, in the unit of what is compared; null:
+    5 % of its scale."""
+    primary: MetricName | None = None
+    """What the verdict compares; null: passes where cases are judged, else a score."""
     from_dataset: list[DatasetSource] = Field(default_factory=list)
     """Datasets whose rows become cases."""
     cases: list[Case] = Field(default_factory=list)
@@ -46,6 +55,9 @@ class Suite(BaseModel):
     name: str
     description: str = ""
     metrics: list[TextMetric] = list(DEFAULT_METRICS)
+    role: Role = "task"
+    margin: float | None = None
+    primary: MetricName | None = None
     cases: list[Case] = Field(min_length=1)
     gates: list[Gate] = Field(default_factory=list)
     folder: Path | None = None
@@ -89,6 +101,9 @@ def load_suite(path: Path) -> Suite:
         name=written.name,
         description=written.description,
         metrics=written.metrics,
+        role=written.role,
+        margin=written.margin,
+        primary=written.primary,
         cases=_merged([case.with_system(written.system) for case in cases]),
         gates=written.gates,
         folder=path.parent.absolute(),

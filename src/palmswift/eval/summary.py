@@ -19,6 +19,9 @@ from palmswift.eval.metrics import (
 )
 from palmswift.eval.scoring import ScoredAnswer
 
+_OF_THE_CORPUS = ("exact_match", "chrf", "bleu")
+"""Scores that are not the mean of the answers' own."""
+
 
 class Measurement(BaseModel):
     """One number and what it was made of."""
@@ -43,6 +46,8 @@ class Summary(BaseModel):
     endpoint: str
     tag: str | None
     """Null: all cases."""
+    suite: str | None = None
+    """Null: of all suites."""
     cases: int
     requests: int
     """Cases times repeats; answered + no_answer + errors + not_asked."""
