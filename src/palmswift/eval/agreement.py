@@ -1,4 +1,4 @@
-"""How far raters agree: weighted kappa of two, Krippendorff's alpha of any number, with intervals."""
+"""How far raters agree: weighted kappa of two, Krippendorff's alpha of any number of them."""
 
 from __future__ import annotations
 
@@ -120,4 +120,4 @@ def _alpha(coincidences: NDArray[np.float64]) -> float | None:
     expected = float((np.outer(marginals, marginals) * distance).sum())
     if not expected:
         return None
-    return 1 - (total - 1) * float((coincidences * distance).sum()) / expected
+    return 1 - float(total - 1) * float((coincidences * distance).sum()) / expected

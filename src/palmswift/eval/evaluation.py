@@ -90,7 +90,7 @@ def evaluate(
                 asked: list[Outcome] = []
                 # Further questions of a conversation need the answers to those before them.
                 for depth in range(max(depths(cases).values()) + 1):
-                    rows = read_journal(path) if depth else []
+                    rows = [r for r in read_journal(path) if r.key in wanted] if depth else []
                     questions = questions_at(depth, cases, rows, one.endpoint.label)
                     asked.append(asker.ask(target, questions))
                     wanted |= asker.keys(target, questions)

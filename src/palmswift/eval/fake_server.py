@@ -330,7 +330,10 @@ class _Answer:
                 choice["logprobs"] = language.completion_logprobs(told_of, echoed=echo)
 
     def _usage(self, tokens: int) -> dict[str, int]:
-        if self.chat:
+        if self.server.language is not None:
+            language = self.server.language
+            asked = len(language.tokens(_prompt(language, self.body)))
+        elif self.chat:
             asked = sum(len(turn.get("content") or "") for turn in self.body["messages"])
         else:
             asked = len(_question(self.body))
