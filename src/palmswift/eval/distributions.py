@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -101,7 +101,7 @@ def log_factorials(n: int) -> Floats:
     return _log_factorials(max(4096, 1 << n.bit_length()))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _log_factorials(size: int) -> Floats:
     return np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, size + 1)))))
 

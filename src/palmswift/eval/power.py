@@ -90,6 +90,7 @@ def mcnemar_cases(
         return None
     if n > 20_000:  # where the exact sum is slow it differs by less than one in a thousand
         return n
+
     def reached(cases: int) -> bool:
         return mcnemar_power(cases, effect, share, alpha) >= power
 
