@@ -136,7 +136,10 @@ def test_several_suites_are_summed_up_apart_and_gated_by_their_own_cases() -> No
     first = Suite(name="one", cases=CASES[:5], gates=[Gate(metric="exact_match", min=1.0)])
     second = Suite(name="two", cases=CASES, gates=[Gate(metric="exact_match", max=0.6)])
     parts = parts_of([first, second])
-    assert [case.id for case in parts[1].cases][:6] == [*(f"two/sum-{n}" for n in range(5)), "sum-5"]
+    assert [case.id for case in parts[1].cases][:6] == [
+        *(f"two/sum-{n}" for n in range(5)),
+        "sum-5",
+    ]
     answers = [
         prediction(case, case.reference if n < 5 else "?")
         for part in parts
@@ -189,7 +192,9 @@ def test_the_junit_file_is_valid_under_the_schema_that_jenkins_checks_by() -> No
     assert root.tag == "testsuites"
     for suite in root:
         assert suite.tag == "testsuite"
-        assert {"name", "tests", "failures", "errors", "skipped", "time", "timestamp"} <= {*suite.keys()}
+        assert {"name", "tests", "failures", "errors", "skipped", "time", "timestamp"} <= {
+            *suite.keys()
+        }
         tests = suite.findall("testcase")
         assert len(tests) == len(suite) == int(suite.attrib["tests"])
         for test in tests:
