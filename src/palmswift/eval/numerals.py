@@ -64,8 +64,8 @@ class FoundNumber(NamedTuple):
 def numbers_in(text: str) -> list[FoundNumber]:
     """The numbers of a text in their order.
 
-    A single Chinese numeral or a small English number word is mostly no number (一下, no one): it
-    counts when the text has no digits, and it is counted in (三个, 8 点) or is all there is.
+    A single Chinese numeral, and the word one, is mostly no number (一下, no one): it counts when
+    the text has no digits, and something is counted with it (三个) or it is all there is.
     """
     plain = _IDIOMS.sub(" ", unicodedata.normalize("NFKC", text).replace("⁄", "/"))
     alone = re.sub(r"[\W_]+", "", plain)
@@ -92,7 +92,7 @@ def _found(text: str) -> Iterator[_Found]:
         if read is None:
             continue
         word = match["chinese"] or match["english"] or ""
-        weak = (len(word) == 1 and not match["half"]) or word.lower() in _SIMPLE
+        weak = (len(word) == 1 and not match["half"]) or word.lower() in ("one", "zero")
         yield _Found(match.group().strip(), read, weak, match.end())
 
 
