@@ -145,8 +145,9 @@ def measure_of(answers: Iterable[ScoredAnswer], plan: SuitePlan) -> str:
         names.update(answer.scores)
         if answer.score is not None:
             names.add("score")
+    # A judge comes last: it may agree with nobody. `primary` can name it.
     judged = sorted(name for name in names if name.startswith("judge."))
-    return next((name for name in (*judged, *_LIKED) if name in names), "pass_rate")
+    return next((name for name in (*_LIKED, *judged) if name in names), "pass_rate")
 
 
 def pair(

@@ -6,7 +6,10 @@ import pytest
 from pydantic import ValidationError
 from support_eval import arithmetic, prediction, suite_of
 
-from palmswift.eval.gate import Gate, GateResult, hold
+from palmswift.eval.gate import Gate, GateResult, Trust, hold
+from palmswift.eval.judge import Judgement, text_hash
+from palmswift.eval.judge_report import Coefficient, JudgeReport, RubricReport
+from palmswift.eval.page import render
 from palmswift.eval.report import Against, build_report
 from palmswift.eval.summary import Measurement, Summary
 from palmswift.eval.table import bound_words, gate_words
@@ -90,23 +93,25 @@ def summary(name: str, value: float, *, endpoint: str = "tuned", undecided: int 
 
 
 @pytest.mark.parametrize(
-    ("agreements", "state", "why"),
+    ("judges", "state", "why"),
     [
-        ({"tone": 0.41}, "passed", ""),
-        ({"tone": 0.39}, "failed", "agrees with people by 0.39, below 0.4"),
-        ({"accuracy": 0.9}, "failed", "has not been compared with people"),
+        ({"tone": Trust(0.41)}, "passed", ""),
+        ({"tone": Trust(0.39)}, "failed", "agrees with people by 0.39, below 0.4"),
+        ({"tone": Trust(None)}, "failed", "has not been compared with people"),
+        ({"tone": Trust(0.9, "it likes the longer")}, "failed", "not decide: it likes the longer"),
+        ({"accuracy": Trust(0.9)}, "failed", "has not been compared with people"),
         (None, "failed", "has not been compared with people"),
     ],
 )
 def test_a_judge_decides_only_when_it_agrees_with_people(
-    agreements: dict[str, float] | None, state: str, why: str
+    judges: dict[str, Trust] | None, state: str, why: str
 ) -> None:
     gate = Gate(metric="judge.tone", min=3.0)
-    [result] = hold([gate], [summary("judge.tone", 4.5)], agreements=agreements)
+    [result] = hold([gate], [summary("judge.tone", 4.5)], judges=judges)
     assert result.state == state
     assert why in "; ".join(result.reasons)
     strict = gate.model_copy(update={"min_agreement": 0.6})
-    [result] = hold([strict], [summary("judge.tone", 4.5)], agreements={"tone": 0.5})
+    [result] = hold([strict], [summary("judge.tone", 4.5)], judges={"tone": Trust(0.5)})
     assert result.state == "failed"
 
 
@@ -148,8 +153,53 @@ def test_gates_are_told_in_words() -> None:
     )
 
 
-def test_agreement_reaches_the_gates_of_a_report() -> None:
-    suite = suite_of(*CASES[:2], gates=[Gate(metric="judge.tone", min=1)])
+def judging(agreement: float, rating: int) -> JudgeReport:
+    """What a judge said of the answers "1" to the first two cases."""
+    kappa = Coefficient(value=agreement, low=None, high=None, n=30)
+    said = [
+        Judgement.model_validate(
+            {
+                "endpoint": "tuned",
+                "case": case.id,
+                "repeat": 0,
+                "rubric": "tone",
+                "answer_hash": text_hash("1"),
+                "state": "rated",
+                "rating": rating,
+                "reason": "",
+            }
+        )
+        for case in CASES[:2]
+    ]
+    return JudgeReport(
+        judge="j",
+        language="en",
+        rubrics=[
+            RubricReport(
+                rubric="tone",
+                with_people=kappa,
+                among_people=None,
+                can_gate=agreement >= 0.4,
+                why=f"weighted kappa with people is {agreement}",
+            )
+        ],
+        scores=[],
+        pairs=[],
+        diagnostics=[],
+        warnings=[],
+        judgements=said,
+        comparisons=[],
+    )
+
+
+@pytest.mark.parametrize(("agreement", "state"), [(0.7, "passed"), (0.2, "failed")])
+def test_a_judges_ratings_and_its_agreement_reach_the_gates_of_a_report(
+    agreement: float, state: str
+) -> None:
+    suite = suite_of(*CASES[:2], gates=[Gate(metric="judge.tone", min=3)])
     rows = [prediction(case, "1") for case in CASES[:2]]
-    [gate] = build_report(suite, rows, (), Against(agreements={"tone": 0.9})).gates
-    assert gate.reasons == ["nothing to measure"]
+    report = build_report(suite, rows, (), Against(judges=judging(agreement, 4)))
+    [gate] = report.gates
+    assert (gate.state, gate.observed) == (state, 4.0)
+    assert [info.agreement for info in report.judges] == [agreement]
+    assert "agreement with people" in render(report)

@@ -214,7 +214,8 @@ def test_the_measure_is_the_suites_own_else_passes_else_the_best_score() -> None
     assert measure_of(both, TASK.model_copy(update={"primary": "chrf"})) == "chrf"
     only = [*scored("a", "exact_match", [0.0]), *scored("a", "chrf", [50.0])]
     assert measure_of(only, TASK) == "chrf"
-    assert measure_of([*only, *scored("a", "judge.tone", [4.0])], TASK) == "judge.tone"
+    assert measure_of([*only, *scored("a", "judge.tone", [4.0])], TASK) == "chrf"
+    assert measure_of(scored("a", "judge.tone", [4.0]), TASK) == "judge.tone"
     assert measure_of([], TASK) == "pass_rate"
     graded = ScoredAnswer(endpoint="a", case="c", repeat=0, state="answered", score=0.5)
     assert measure_of([graded], TASK) == "score"
