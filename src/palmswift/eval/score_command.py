@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
@@ -25,6 +26,9 @@ from palmswift.eval.score_files import REFERENCE_KEYS, Pair, joined, read_entrie
 from palmswift.eval.suite import DEFAULT_METRICS
 from palmswift.eval.summary import Measurement
 from palmswift.files import write_json, write_jsonl
+
+_MANY = 1000
+"""Pairs from which on it pays to start processes."""
 
 _EXAMPLES = """
 python eval/score.py --predictions answers.jsonl --references refs.jsonl
@@ -111,22 +115,37 @@ def _check_flags(args: argparse.Namespace, metrics: Sequence[TextMetric]) -> Non
 
 
 def measure(pairs: Sequence[Pair], metrics: Sequence[TextMetric]) -> Scores:
-    """The cheap metrics over pairs."""
+    """The cheap metrics over pairs; of many pairs each metric in a process of its own."""
+    if len(pairs) < _MANY or len(metrics) < 2:
+        parts = [_measure_one(pairs, metric) for metric in metrics]
+    else:
+        from concurrent.futures import ProcessPoolExecutor
+
+        slowest_first = sorted(metrics, key=lambda metric: metric not in ("bleu", "diversity"))
+        with ProcessPoolExecutor(min(os.cpu_count() or 1, len(metrics))) as pool:
+            futures = {m: pool.submit(_measure_one, pairs, m) for m in slowest_first}
+            parts = [futures[metric].result() for metric in metrics]
+    together = {name: number for part in parts for name, number in part.together.items()}
+    rows: list[dict[str, float]] = [{} for _ in pairs]
+    for part in parts:
+        for row, more in zip(rows, part.rows, strict=True):
+            row.update(more)
+    return Scores(together, rows)
+
+
+def _measure_one(pairs: Sequence[Pair], metric: TextMetric) -> Scores:
     answers = [pair.answer for pair in pairs]
     references = [pair.references for pair in pairs]
-    rows = [answer_scores(pair.answer, pair.references, metrics) for pair in pairs]
+    rows = [answer_scores(pair.answer, pair.references, [metric]) for pair in pairs]
     together: dict[str, Measurement] = {}
-    for metric in metrics:
-        for name in NAMES[metric]:
-            if name in CORPUS:
-                score = CORPUS[name](answers, references)
-                together[name] = Measurement(
-                    value=score.value, n=len(pairs), signature=score.signature
-                )
-            elif name in DIVERSITY:
-                together[name] = Measurement(value=DIVERSITY[name](answers), n=len(pairs))
-            elif name in PER_ANSWER:
-                together[name] = _mean(name, [row[name] for row in rows])
+    for name in NAMES[metric]:
+        if name in CORPUS:
+            score = CORPUS[name](answers, references)
+            together[name] = Measurement(value=score.value, n=len(pairs), signature=score.signature)
+        elif name in DIVERSITY:
+            together[name] = Measurement(value=DIVERSITY[name](answers), n=len(pairs))
+        elif name in PER_ANSWER:
+            together[name] = _mean(name, [row[name] for row in rows])
     return Scores(together, rows)
 
 
