@@ -3,7 +3,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-
 _COMMANDS = (
     *("run", "batch", "score_command", "chat", "make_suite", "judge_command", "rate"),
     "perplexity_command",
