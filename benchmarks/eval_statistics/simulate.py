@@ -72,8 +72,9 @@ def repeated(gain: float, repeats: int = 3) -> Draw:
     def draw(random: np.random.Generator, n: int) -> Floats:
         chance = random.beta(0.6, 0.6, n)
         better = chance + gain * (1 - chance)
-        drawn: Floats = random.binomial(repeats, better) - random.binomial(repeats, chance)
-        return drawn / repeats
+        drawn = random.binomial(repeats, better) - random.binomial(repeats, chance)
+        shares: Floats = drawn / repeats
+        return shares
 
     return draw
 
