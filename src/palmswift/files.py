@@ -7,17 +7,18 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any
 
 
 @contextmanager
-def atomic_text(path: Path) -> Iterator[IO[str]]:
-    """A text file that appears under `path` only when the block ends well (fsync, then rename)."""
+def atomic_bytes(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under `path` only when the block ends well (fsync, then rename)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:200]}.{os.urandom(4).hex()}")
     try:
-        with temporary.open("x", encoding="utf-8", newline="\n") as stream:
+        with temporary.open("xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -25,6 +26,16 @@ def atomic_text(path: Path) -> Iterator[IO[str]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def atomic_text(path: Path) -> Iterator[IO[str]]:
+    """A text file that appears as `atomic_bytes`'s does."""
+    with atomic_bytes(path) as raw:
+        stream = TextIOWrapper(raw, encoding="utf-8", newline="\n")
+        yield stream
+        stream.flush()
+        stream.detach()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -21,7 +21,7 @@ from palmswift.launchers.train import (
 )
 
 if TYPE_CHECKING:
-    from palmswift.eval.report import EvaluationReport
+    from palmswift.eval.report import Against, EvaluationReport
     from palmswift.eval.suite import Suite
     from palmswift.launchers.run_folder import RunFolder
     from palmswift.recipes.recipe import Recipe
@@ -38,11 +38,13 @@ BASE, TUNED = "base", "tuned"
 
 def require_questions(recipe: Recipe) -> None:
     """Refuse, before hours of training, a suite that cannot be used or nothing to ask at all."""
-    from palmswift.eval.suite import load_suite
+    from palmswift.eval.interop import read_suite
     from palmswift.paths import project_path
 
+    for name in recipe.eval.also:
+        read_suite(project_path(name))
     if recipe.eval.suite is not None:
-        load_suite(project_path(recipe.eval.suite))
+        read_suite(project_path(recipe.eval.suite))
     elif not recipe.data.val and recipe.data.val_ratio == 0:
         raise InputError(
             "there is nothing to test with: no suite, and no row is held out",
@@ -50,20 +52,36 @@ def require_questions(recipe: Recipe) -> None:
         )
 
 
-def suite_of(folder: RunFolder) -> Suite:
-    """The suite that the recipe names, else one made of the rows that the run held out."""
+def suites_of(folder: RunFolder) -> list[Suite]:
+    """The suites that the recipe names; without a first one, the rows that the run held out."""
     from palmswift.eval.dataset import DatasetSource
-    from palmswift.eval.suite import load_suite, suite_from_datasets
+    from palmswift.eval.interop import read_suite
+    from palmswift.eval.suite import suite_from_datasets
     from palmswift.paths import project_path
 
-    if folder.recipe.eval.suite is not None:
-        return load_suite(project_path(folder.recipe.eval.suite))
-    held_out = folder.data / "val.jsonl"
-    return suite_from_datasets(
+    settings = folder.recipe.eval
+    also = [read_suite(project_path(name)) for name in settings.also]
+    if settings.suite is not None:
+        return [read_suite(project_path(settings.suite)), *also]
+    held_out = suite_from_datasets(
         folder.recipe.name,
-        [DatasetSource(path=str(held_out), tags=["held_out"])],
+        [DatasetSource(path=str(folder.data / "val.jsonl"), tags=["held_out"])],
         description="Rows of the run's own data that were held out of training.",
     )
+    return [held_out, *also]
+
+
+def against_training(folder: RunFolder, suites: Sequence[Suite]) -> Against:
+    """Which cases stand in the rows that the run trained on."""
+    from palmswift.eval.contamination import find_leaks
+    from palmswift.eval.report import Against
+    from palmswift.eval.several import parts_of
+
+    trained_on = folder.data / "train.jsonl"
+    if not trained_on.is_file():
+        return Against()
+    cases = [case for part in parts_of(suites) for case in part.cases]
+    return Against(find_leaks(cases, [trained_on]))
 
 
 def ask_stage(folder: RunFolder, label: str, console: Console) -> None:
@@ -81,7 +99,7 @@ def ask_stage(folder: RunFolder, label: str, console: Console) -> None:
     settings = folder.recipe.eval
     if folder.is_done(name):
         return
-    suite = suite_of(folder)
+    suites = suites_of(folder)
     spec = base_of_run(folder) if label == BASE else spec_of_run(folder)
     with folder.stage(name) as facts:
         console.note(f"test     serving the {label} model")
@@ -93,9 +111,10 @@ def ask_stage(folder: RunFolder, label: str, console: Console) -> None:
             outlives_us=False,
             note=lambda line: console.note(f"         {line}"),
         ) as server:
-            console.note(f"         {len(suite.cases)} cases over {server.base_url}")
+            count = sum(len(suite.cases) for suite in suites)
+            console.note(f"         {count} cases over {server.base_url}")
             report = evaluate(
-                suite,
+                suites,
                 [Endpoint(label=label, base_url=server.base_url, model=spec.name)],
                 folder.evaluation,
                 EvalRun(
@@ -105,12 +124,21 @@ def ask_stage(folder: RunFolder, label: str, console: Console) -> None:
                         max_tokens=settings.max_tokens, temperature=settings.temperature
                     ),
                 ),
+                against=against_training(folder, suites),
                 note=lambda line: console.note(f"         {line}"),
             )
         facts["verdict"] = report.verdict
+        if (compared := report.comparison(label)) is not None:
+            facts["compared"] = compared.word
         for summary in report.summaries:
             measured = summary.metrics.get("exact_match")
-            if summary.endpoint == label and summary.tag and measured and measured.n:
+            if (
+                summary.endpoint == label
+                and summary.tag
+                and not summary.suite
+                and measured
+                and measured.n
+            ):
                 facts[f"exact_{summary.tag}"] = f"{measured.count}/{measured.n}"
                 console.note(f"         {summary.tag}: {measured.count} of {measured.n} exact")
         everything = report.summary(label)
@@ -159,6 +187,7 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
         "run": str(folder.path),
         "report": str(folder.evaluation / "evaluation_report.html"),
         "verdict": report.verdict,
+        "compared": {v.tuned_label: v.word for v in report.comparisons},
         "stages": folder.stages_document(),
     }
     return Done(document, code)

@@ -38,6 +38,7 @@ def closing_rows(folder: RunFolder, report: EvaluationReport) -> list[Row]:
         ),
         Row("loss", _loss(folder)),
         *_comparison(report),
+        *_verdicts(report),
         *_gates(report),
         Row("time", _duration(seconds)),
         Row("report", shown(folder.evaluation / "evaluation_report.html")),
@@ -89,7 +90,7 @@ def _loss(folder: RunFolder) -> str:
 
 def _comparison(report: EvaluationReport) -> Iterator[Row]:
     """A small table: for each tag of the suite, each endpoint's count or score."""
-    tagged = dict.fromkeys(summary.tag for summary in report.summaries if summary.tag)
+    tagged = dict.fromkeys(s.tag for s in report.summaries if s.tag and not s.suite)
     tags: list[str | None] = [*tagged] or [None]
     lines: list[list[str]] = []
     for tag in tags:
@@ -119,6 +120,17 @@ def _measured(summaries: list[Summary]) -> Iterator[tuple[str, list[str]]]:
     passed = [summary.metrics.get("pass_rate") for summary in summaries]
     if any(found and found.n for found in passed):
         yield "passed", [f"{found.count}/{found.n}" if found else "-" for found in passed]
+
+
+def _verdicts(report: EvaluationReport) -> Iterator[Row]:
+    """Whether the tuned model is better than the base, and what of that is memory alone."""
+    from palmswift.eval.verdict_words import headline, sentences
+
+    styles = {"helped": "bold green", "hurt": "bold red", "unsafe": "bold red"}
+    for verdict in report.comparisons:
+        yield Row("verdict", headline(verdict).en, styles.get(verdict.word, "bold yellow"))
+        for sentence in sentences(verdict):
+            yield Row("", sentence.en)
 
 
 def _gates(report: EvaluationReport) -> Iterator[Row]:

@@ -31,9 +31,17 @@ def language_of(texts: Sequence[str]) -> str:
         text += part[: _ENOUGH - len(text)] + "\n"
         if len(text) >= _ENOUGH:
             break
-    counts = {name: len(pattern.findall(text)) for name, pattern in _SCRIPTS.items()}
-    if counts["Japanese"] > 0.1 * counts["Chinese"]:
-        counts["Japanese"] += counts.pop("Chinese")
+    counts = script_counts(text)
     words = sum(counts.values())
     found = [name for name, count in counts.items() if count and count >= _MINOR * words]
     return " + ".join(found) or "none"
+
+
+def script_counts(text: str) -> dict[str, int]:
+    """The words of a text by script (`Chinese`, `Japanese`, `Korean`, `Latin`, `Cyrillic`,
+    `Arabic`); Han characters among kana count as Japanese."""
+    counts = {name: len(pattern.findall(text)) for name, pattern in _SCRIPTS.items()}
+    if counts["Japanese"] > 0.1 * counts["Chinese"]:
+        counts["Japanese"] += counts["Chinese"]
+        counts["Chinese"] = 0
+    return counts

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from palmswift.errors import InputError
 from palmswift.eval.document import read_yaml, validated
+from palmswift.eval.pace import Limits
 
 _TAILS = ("/chat/completions", "/completions", "/models")
 
@@ -31,6 +32,10 @@ class Endpoint(BaseModel):
     """The environment variable that holds the key; null: no key is sent."""
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further fields of the request, such as chat_template_kwargs."""
+    limits: Limits = Field(default_factory=Limits)
+    """How fast the endpoint may be asked."""
+    fingerprint: bool = True
+    """Whether the model is probed, so that answers of other weights are not taken for its own."""
 
     @field_validator("base_url")
     @classmethod
@@ -51,17 +56,17 @@ class Endpoint(BaseModel):
             path = path.removesuffix(tail)
         return f"{parts.scheme}://{parts.netloc}{path.rstrip('/') or '/v1'}"
 
-    def headers(self) -> dict[str, str]:
-        """The HTTP headers that carry the key; InputError when its variable is not set."""
+    def key(self) -> str | None:
+        """The API key, null when none is sent; InputError when its variable is not set."""
         if self.api_key_env is None:
-            return {}
+            return None
         key = os.environ.get(self.api_key_env)
         if not key:
             raise InputError(
                 f"endpoint {self.label}: the environment variable {self.api_key_env} is not set",
                 remedy=f"export {self.api_key_env}=...",
             )
-        return {"Authorization": f"Bearer {key}"}
+        return key
 
 
 class EndpointList(BaseModel):
@@ -82,7 +87,7 @@ class EndpointList(BaseModel):
 
 def load_endpoints(path: Path) -> list[Endpoint]:
     """The endpoints of a YAML file (`endpoints: [{label, base_url, ...}]`)."""
-    known = [*EndpointList.model_fields, *Endpoint.model_fields]
+    known = [*EndpointList.model_fields, *Endpoint.model_fields, *Limits.model_fields]
     return validated(EndpointList, read_yaml(path), known).endpoints
 
 
@@ -93,6 +98,7 @@ def parse_endpoints(
     model: str | None = None,
     api_key_env: str | None = None,
     extra: dict[str, Any] | None = None,
+    limits: Limits | None = None,
 ) -> list[Endpoint]:
     """The endpoints that `--endpoint` words name: `URL` (under `label`) or `LABEL=URL`."""
     from pydantic import ValidationError
@@ -109,6 +115,7 @@ def parse_endpoints(
                     model=model,
                     api_key_env=api_key_env,
                     extra=extra or {},
+                    limits=limits or Limits(),
                 )
             )
         except ValidationError as error:

@@ -9,6 +9,7 @@ from typing import Any
 from palmswift.errors import InputError, Problem
 from palmswift.eval.endpoint import Endpoint, parse_endpoints
 from palmswift.eval.engine import Sampling
+from palmswift.eval.pace import Limits
 from palmswift.eval.retry import RetryPolicy
 
 
@@ -72,9 +73,24 @@ def add_sampling_flags(parser: argparse.ArgumentParser, *, max_tokens: int = 256
 
 
 def add_asking_flags(parser: argparse.ArgumentParser) -> None:
-    """`--concurrency` and `--attempts`."""
+    """`--concurrency`, `--attempts`, the limits a minute, and `--no-fingerprint`."""
     parser.add_argument(
-        "--concurrency", type=whole, default=8, metavar="N", help="requests in flight (8)"
+        "--concurrency",
+        type=whole,
+        default=8,
+        metavar="N",
+        help="requests in flight at most (8); fewer while the server says that it has too many",
+    )
+    parser.add_argument(
+        "--requests-per-minute", type=positive, metavar="N", help="what the provider allows"
+    )
+    parser.add_argument(
+        "--tokens-per-minute", type=positive, metavar="N", help="the same, for tokens"
+    )
+    parser.add_argument(
+        "--no-fingerprint",
+        action="store_true",
+        help="do not probe the model; answers that are kept may then be another model's",
     )
     parser.add_argument(
         "--attempts", type=whole, default=4, metavar="N", help="tries of a request (4)"
@@ -108,6 +124,10 @@ def endpoints_of(args: argparse.Namespace, words: list[str], label: str) -> list
         model=args.model,
         api_key_env=args.api_key_env,
         extra=extra_of(args),
+        limits=Limits(
+            requests_per_minute=getattr(args, "requests_per_minute", None),
+            tokens_per_minute=getattr(args, "tokens_per_minute", None),
+        ),
     )
 
 

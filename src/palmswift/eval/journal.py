@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from palmswift.errors import InputError
 from palmswift.eval.retry import FailureKind
-from palmswift.files import atomic_text
+from palmswift.eval.timing import Timings
 
 _SYNC_ROWS = 32
 _SYNC_SECONDS = 1.0
@@ -44,6 +45,8 @@ class Prediction(BaseModel):
     """From 0."""
     request: dict[str, Any]
     """The body that was sent."""
+    route: Literal["chat", "completion"] = "chat"
+    """`/v1/chat/completions` or `/v1/completions`."""
     request_hash: str
     """SHA-256 of the body as canonical JSON."""
     content: str | None = None
@@ -51,11 +54,23 @@ class Prediction(BaseModel):
     reasoning: str | None = None
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
+    tool_calls: list[Any] | None = None
+    """The message's, as they came; those of a stream put together."""
+    logprobs: Any = None
+    """`choices[0].logprobs`, as it came: of the reply's tokens, and with `echo` the prompt's."""
+    prompt_logprobs: list[Any] | None = None
+    """vLLM's, one entry a token of the prompt, the first null."""
     reply: Any = None
-    """The reply's JSON, whole."""
+    """The reply's JSON, but for the log-probabilities above."""
     seconds: float
     """Of the last attempt alone."""
+    timings: Timings | None = None
     attempts: int
+    """Requests that were sent for this answer, the last one included."""
+    retried: list[RequestError] = []
+    """What became of the attempts before the last."""
+    fingerprint: str | None = None
+    """What the model behind the endpoint was known by (palmswift.eval.fingerprint) when asked."""
     error: RequestError | None = None
     started_at: str
     """UTC, ISO 8601."""
@@ -63,7 +78,8 @@ class Prediction(BaseModel):
     @property
     def key(self) -> RequestKey:
         """What this row answers."""
-        return RequestKey(self.endpoint, self.case, self.repeat, self.request_hash)
+        place = (self.endpoint, self.case, self.repeat)
+        return RequestKey(*place, self.request_hash, self.fingerprint)
 
 
 class RequestKey(NamedTuple):
@@ -73,13 +89,15 @@ class RequestKey(NamedTuple):
     case: str
     repeat: int
     request_hash: str
+    fingerprint: str | None = None
+    """Of the model that is asked; null where it cannot be recognised."""
 
 
 class Journal:
     """Appends rows to a file that one process at a time may write; use as a context manager.
 
-    A row is with the operating system when `append` returns, so a killed process loses none, and
-    on the disk at most a second or 32 rows later.
+    A row is with the operating system when `append` returns, so a killed process loses none; it is
+    on the disk after 32 rows, or at the first row a second after the last time.
     """
 
     def __init__(self, path: Path) -> None:
@@ -87,19 +105,27 @@ class Journal:
 
     def __enter__(self) -> Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file, self.size = self._open(self.path)
+        self._unsynced = 0
+        self._synced_at = time.monotonic()
+        return self
+
+    def _open(self, path: Path) -> tuple[int, int]:
+        """The file under `path`, locked, its torn end mended, and its size; InputError when it is
+        in use."""
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _mend(self._file)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file, _mend(file)
         except BlockingIOError as error:
-            os.close(self._file)
+            os.close(file)
             raise InputError(
                 f"{self.path}: another process is writing to it",
                 remedy="wait for it to end, or use another folder",
             ) from error
-        self._unsynced = 0
-        self._synced_at = time.monotonic()
-        return self
+        except BaseException:
+            os.close(file)
+            raise
 
     def __exit__(
         self,
@@ -107,18 +133,64 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        os.fsync(self._file)
-        os.close(self._file)
+        try:
+            os.fsync(self._file)
+        finally:
+            os.close(self._file)
 
     def append(self, row: Prediction) -> None:
-        """Write one row."""
-        data = row.model_dump_json(exclude_none=True).encode() + b"\n"
-        while data:
-            data = data[os.write(self._file, data) :]
+        """Write one row, whole or not at all: OSError (a full disk) leaves the file as it was."""
+        data = line_of(row)
+        rest = data
+        try:
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+        except BaseException:
+            with contextlib.suppress(OSError):  # then the next opening mends it
+                os.ftruncate(self._file, self.size)
+            raise
+        self.size += len(data)
         self._unsynced += 1
         if self._unsynced >= _SYNC_ROWS or time.monotonic() - self._synced_at > _SYNC_SECONDS:
             os.fsync(self._file)
             self._unsynced, self._synced_at = 0, time.monotonic()
+
+    def set_aside(
+        self, unwanted: Callable[[Prediction], bool], *, since: int = 0
+    ) -> SetAside | None:
+        """Take rows that begin at byte `since` or later out of the file, which is kept as it was
+        under another name. None: there are no such rows."""
+        rows = sum(unwanted(row) for row in _rows(self.path, since))
+        if not rows:
+            return None
+        stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%f")
+        kept = self.path.with_name(f"{self.path.stem}.until-{stamp}{self.path.suffix}")
+        new = self.path.with_name(f".{self.path.name}.{os.urandom(4).hex()}")
+        try:
+            with self.path.open("rb") as old, new.open("xb") as stream:
+                _copy(old, stream.write, since)
+                for row in _rows(self.path, since):
+                    if not unwanted(row):
+                        stream.write(line_of(row))
+                stream.flush()
+                os.fsync(stream.fileno())
+            file, size = self._open(new)  # locked before it has the name that others look for
+            os.link(self.path, kept)
+            new.replace(self.path)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
+        os.close(self._file)
+        self._file, self.size = file, size
+        return SetAside(kept, rows)
+
+
+class SetAside(NamedTuple):
+    """Rows that were taken out of a journal."""
+
+    path: Path
+    """The journal as it was before."""
+    rows: int
 
 
 def read_journal(path: Path) -> Iterator[Prediction]:
@@ -126,42 +198,47 @@ def read_journal(path: Path) -> Iterator[Prediction]:
 
     InputError when a line in the middle is not a row: something else wrote to the file.
     """
-    if not path.exists():
-        return
+    if path.exists():
+        yield from _rows(path, 0)
+
+
+def _rows(path: Path, since: int) -> Iterator[Prediction]:
     with path.open("rb") as stream:
+        stream.seek(since)
         for number, line in enumerate(stream, start=1):
             try:
                 yield Prediction.model_validate_json(line)
             except ValidationError as error:
                 if not line.endswith(b"\n"):
                     return
-                raise InputError(
-                    f"{path}:{number}: not a row of this journal",
-                    remedy="delete that line, or use another --out",
-                ) from error
+                after = f" after byte {since}" if since else ""
+                raise foreign(f"{path}:{number}{after}") from error
 
 
-def set_aside(path: Path, labels: Collection[str]) -> Path | None:
-    """Take the rows of `labels` out of the journal; the file as it was is kept under the name
-    that is given back. None: it has no such rows."""
-    with Journal(path):
-        rows = list(read_journal(path))
-        rest = [row for row in rows if row.endpoint not in labels]
-        if len(rest) == len(rows):
-            return None
-        stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%f")
-        kept = path.with_name(f"{path.stem}.until-{stamp}{path.suffix}")
-        os.link(path, kept)
-        with atomic_text(path) as stream:
-            stream.writelines(row.model_dump_json(exclude_none=True) + "\n" for row in rest)
-    return kept
+def foreign(where: str) -> InputError:
+    """The error of a line that no journal wrote."""
+    return InputError(
+        f"{where}: not a row of this journal", remedy="delete that line, or use another --out"
+    )
 
 
-def _mend(file: int) -> None:
-    """Cut a last line that a killed process left half-written; end one that lacks its newline."""
+def line_of(row: Prediction) -> bytes:
+    """The row as it stands in the file, with its newline; what is as by default is left out."""
+    return row.model_dump_json(exclude_defaults=True).encode() + b"\n"
+
+
+def _copy(source: Any, write: Callable[[bytes], object], size: int) -> None:
+    while size > 0 and (block := source.read(min(size, 1 << 20))):
+        write(block)
+        size -= len(block)
+
+
+def _mend(file: int) -> int:
+    """Cut a last line that a killed process left half-written, end one that lacks its newline; the
+    file's size then."""
     size = os.fstat(file).st_size
     if size == 0 or os.pread(file, 1, size - 1) == b"\n":
-        return
+        return size
     start = size
     tail = b""
     while start > 0 and b"\n" not in tail:
@@ -173,5 +250,6 @@ def _mend(file: int) -> None:
         Prediction.model_validate_json(line)
     except ValidationError:
         os.ftruncate(file, size - len(line))
-    else:
-        os.write(file, b"\n")
+        return size - len(line)
+    os.write(file, b"\n")
+    return size + 1

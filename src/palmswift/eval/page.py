@@ -5,37 +5,52 @@ from __future__ import annotations
 import base64
 import difflib
 import hashlib
+import json
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import jinja2
-
-from palmswift.eval.conversation import Message
 from palmswift.eval.gate import GateResult
-from palmswift.eval.metrics import MetricName
-from palmswift.eval.report import CaseResult, EvaluationReport
+from palmswift.eval.metrics import METRICS
+from palmswift.eval.page_charts import Forest, forest, times
+from palmswift.eval.page_data import Outcome, outcome_of, page_data
+from palmswift.eval.regressions import Regression, regressions
+from palmswift.eval.report import EvaluationReport
 from palmswift.eval.scoring import ScoredAnswer
 from palmswift.eval.table import bound_words, gate_words, groups
+from palmswift.eval.verdict import ShipVerdict
+from palmswift.eval.verdict_words import (
+    ROLES,
+    Both,
+    amount_words,
+    headline,
+    interval_words,
+    measure_words,
+    p_words,
+    sentences,
+    value_words,
+    word_of,
+)
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_SHARED = Path(__file__).parent.parent / "data" / "templates"
+"""The frame of the data report's page: both look alike and switch the language alike."""
 _LONGEST_DIFF = 2000
 """Characters; difflib is quadratic."""
 _LEAST_ALIKE = 0.3
 """Below this share of common characters a coloured difference is noise."""
+_FIRST = 20
+"""Regressions that stand on top."""
 
-Outcome = Literal["pass", "fail", "same", "differs", "shown", "no_answer", "error", "not_asked"]
-"""`same` and `differs`: compared with the reference but not judged."""
-
-METRIC_LABELS: dict[MetricName, str] = {
-    "pass_rate": "Passed · 通过",
-    "exact_match": "Exact · 完全一致",
-    "chrf": "chrF (0-100)",
-    "bleu": "BLEU (0-100)",
-    "answer_rate": "Answered · 有回答",
-    "error_rate": "Errors · 出错",
-    "latency_mean": "Time, mean · 平均耗时",
-    "latency_p50": "Time, median · 中位耗时",
-    "latency_p95": "Time, 95th percentile · 95% 耗时",
+OUTCOMES: dict[Outcome, Both] = {
+    "pass": Both("✓ passed", "✓ 通过"),
+    "fail": Both("✗ failed", "✗ 未通过"),
+    "undecided": Both("? cannot be judged", "? 无法判定"),
+    "same": Both("= identical", "= 一致"),
+    "differs": Both("≠ differs", "≠ 不同"),
+    "shown": Both("shown", "仅展示"),
+    "no_answer": Both("∅ no answer", "∅ 无回答"),
+    "error": Both("! error", "! 出错"),
+    "not_asked": Both("– not asked", "– 未提问"),
 }
 
 
@@ -46,15 +61,6 @@ class Segment(NamedTuple):
     text: str
 
 
-class AnswerView(NamedTuple):
-    """An answer and how it is shown."""
-
-    answer: ScoredAnswer
-    outcome: Outcome
-    segments: list[Segment]
-    """Empty where the answer is shown plainly."""
-
-
 class GateView(NamedTuple):
     """A gate's result, what was asked and what was observed."""
 
@@ -63,52 +69,71 @@ class GateView(NamedTuple):
     observed: str
 
 
-class CaseView(NamedTuple):
-    """A case and its answers, in the order of the endpoints."""
+class RegressionView(NamedTuple):
+    """A case that got worse: the first repeat at which it did, at both models."""
 
-    case: CaseResult
-    before: list[Message]
-    """The turns before the question, less the system prompt that all cases share."""
-    answers: list[AnswerView]
+    found: Regression
+    question: str
+    reference: str | None
+    before: ScoredAnswer | None
+    after: ScoredAnswer | None
+    segments: list[Segment]
+    """What turns the first model's answer into the second's; empty where that would not help."""
+
+
+class VerdictView(NamedTuple):
+    """A verdict with its chart and its first regressions."""
+
+    verdict: ShipVerdict
+    headline: Both
+    sentences: list[Both]
+    chart: Forest | None
+    worse: list[RegressionView]
+    worse_in_all: int
 
 
 def render(report: EvaluationReport) -> str:
-    """The report's HTML. Its content policy lets only the page's own script run."""
+    """The report's HTML. Its content policy lets only the page's own style and script run."""
+    import jinja2
+
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader([_TEMPLATES, _SHARED]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
-    table = groups(report)
-    system = _shared_system(report)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        groups=table,
-        metric_labels=METRIC_LABELS,
-        system=system,
-        cases=[_case_view(case, system) for case in report.cases],
-        gates=[GateView(gate, bound_words(gate.gate), gate_words(gate)) for gate in report.gates],
-        tags=[group.tag for group in table if group.tag is not None],
-        signatures=_signatures(report),
-        style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
-        script=script,
-        script_hash=digest,
+    environment.globals.update(
+        amount=amount_words,
+        interval=interval_words,
+        measure_of=measure_words,
+        outcome_of=outcome_of,
+        p_words=p_words,
+        value_of=value_words,
+        word_of=word_of,
+        roles=ROLES,
     )
-
-
-def outcome_of(answer: ScoredAnswer) -> Outcome:
-    """The one word for what became of an answer."""
-    if answer.state != "answered":
-        return answer.state
-    if answer.passed is not None:
-        return "pass" if answer.passed else "fail"
-    if answer.exact is not None:
-        return "same" if answer.exact else "differs"
-    return "shown"
+    style = _text(_SHARED / "report.css") + _text(_TEMPLATES / "evaluation.css")
+    script = _text(_SHARED / "report.js") + _text(_TEMPLATES / "evaluation.js")
+    table = groups(report)
+    return environment.get_template("evaluation.html.j2").render(
+        title=f"{report.suite}: evaluation report",
+        style=style,
+        script=script,
+        policy="default-src 'none'; base-uri 'none'; form-action 'none'; "
+        f"style-src '{_hash(style)}'; script-src '{_hash(script)}'",
+        report=report,
+        verdicts=[_verdict_view(report, verdict) for verdict in report.comparisons],
+        groups=table,
+        gates=[GateView(gate, bound_words(gate.gate), gate_words(gate)) for gate in report.gates],
+        tags=list(dict.fromkeys(tag for case in report.cases for tag in case.tags)),
+        outcomes=OUTCOMES,
+        data=page_data(report),
+        words=json.dumps({key: list(both) for key, both in OUTCOMES.items()}, ensure_ascii=False),
+        times=times(report),
+        signatures=_signatures(report),
+        metrics=METRICS,
+    )
 
 
 def differences(reference: str, answer: str) -> list[Segment]:
@@ -130,28 +155,29 @@ def differences(reference: str, answer: str) -> list[Segment]:
     return segments
 
 
-def _shared_system(report: EvaluationReport) -> str | None:
-    """The system prompt that every case has, if there is one."""
-    prompts = {
-        case.messages[0].content if case.messages[0].role == "system" else None
-        for case in report.cases
-    }
-    return prompts.pop() if len(prompts) == 1 else None
-
-
-def _case_view(case: CaseResult, system: str | None) -> CaseView:
-    return CaseView(
-        case=case,
-        before=case.messages[1 if system is not None else 0 : -1],
-        answers=[_answer_view(answer, case.reference) for answer in case.answers],
+def _verdict_view(report: EvaluationReport, verdict: ShipVerdict) -> VerdictView:
+    worse = regressions(report, verdict.base_label, verdict.tuned_label)
+    return VerdictView(
+        verdict=verdict,
+        headline=headline(verdict),
+        sentences=list(sentences(verdict)),
+        chart=forest(verdict),
+        worse=[_regression_view(found, verdict) for found in worse[:_FIRST]],
+        worse_in_all=len(worse),
     )
 
 
-def _answer_view(answer: ScoredAnswer, reference: str | None) -> AnswerView:
+def _regression_view(found: Regression, verdict: ShipVerdict) -> RegressionView:
+    case = found.case
+    before = {a.repeat: a for a in case.answers if a.endpoint == verdict.base_label}
+    after = [a for a in case.answers if a.endpoint == verdict.tuned_label]
+    fell = [a for a in after if a.repeat in before and a.passed is False] or after
+    second = fell[0] if fell else None
+    first = before.get(second.repeat) if second is not None else None
     segments = []
-    if answer.answer is not None and reference is not None:
-        segments = differences(reference.strip(), answer.answer.strip())
-    return AnswerView(answer, outcome_of(answer), segments)
+    if first is not None and second is not None and first.answer and second.answer:
+        segments = differences(first.answer.strip(), second.answer.strip())
+    return RegressionView(found, case.messages[-1].content, case.reference, first, second, segments)
 
 
 def _signatures(report: EvaluationReport) -> list[str]:
@@ -162,3 +188,11 @@ def _signatures(report: EvaluationReport) -> list[str]:
         if measurement.signature
     }
     return list(found)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from palmswift.command import Console, Done, make_parser, run
 from palmswift.errors import InputError
+from palmswift.eval.compare import language, show_verdict
+from palmswift.eval.comparison import Options
 from palmswift.eval.endpoint import Endpoint, load_endpoints
 from palmswift.eval.engine import Progress
 from palmswift.eval.evaluation import EvalRun, evaluate
@@ -21,23 +24,36 @@ from palmswift.eval.flags import (
     sampling_of,
     whole,
 )
+from palmswift.eval.interop import read_suite
 from palmswift.eval.report import (
     CSV_NAME,
     HTML_NAME,
     JSON_NAME,
+    JUNIT_NAME,
+    MARKDOWN_NAME,
     PREDICTIONS_NAME,
+    Against,
     EvaluationReport,
     Verdict,
 )
-from palmswift.eval.suite import load_suite
+from palmswift.eval.several import parts_of
+from palmswift.eval.suite import Suite
 from palmswift.eval.table import bound_words, gate_words, groups
+
+if TYPE_CHECKING:
+    from palmswift.eval.contamination import Contamination
+
+_FIRST_LOOK = 20
+"""Cases of each suite that `--sequential` asks before its first look."""
 
 EXIT_CODES: dict[Verdict, int] = {"passed": 0, "no_gates": 0, "failed": 1, "incomplete": 4}
 
 _EXAMPLES = """
 python eval/run.py --suite eval/suites/clinic.yaml --endpoint http://127.0.0.1:8000/v1 --out report
 python eval/run.py --suite S.yaml --endpoint base=http://h:8000 --endpoint new=http://h:8001 --out r
-python eval/run.py --suite S.yaml --models eval/models.example.yaml --out report
+python eval/run.py --suite clinic.yaml --suite safety.yaml --models models.yaml --out report
+python eval/run.py --suite S.yaml --models models.yaml --training data/train.jsonl --out report
+python eval/run.py --suite S.yaml --models models.yaml --sequential --out report   # stops early
 python eval/run.py --suite S.yaml --endpoint http://127.0.0.1:8000/v1 --out quick --max-samples 20
 python eval/run.py --suite S.yaml --out report                     # score again, ask nothing
 """
@@ -49,10 +65,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "eval/run.py",
         "Ask one or more served models a suite's questions, and report how each did.\n"
         "Answers are kept in OUT/predictions.jsonl: the same command goes on where it stopped,\n"
-        "and a later one with another label adds its answers to the report.",
+        "and a later one with another label adds its answers to the report. Of two models or more\n"
+        "the report says whether each is better than the first.",
         _EXAMPLES,
     )
-    parser.add_argument("--suite", required=True, type=Path, metavar="YAML")
+    parser.add_argument(
+        "--suite",
+        required=True,
+        type=Path,
+        action="append",
+        metavar="YAML",
+        help="what to ask; may be given several times; a promptfoo configuration will do",
+    )
     add_endpoint_flags(parser, several=True)
     parser.add_argument(
         "--label", default="tuned", help="what an endpoint without a label is called (tuned)"
@@ -63,6 +87,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--max-samples", type=whole, metavar="N", help="a quick look: N cases, some of every tag"
     )
     parser.add_argument("--seed", type=int, default=0, help="which cases --max-samples takes (0)")
+    parser.add_argument(
+        "--training",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="the training data: which cases stand in it, and the verdict without them",
+    )
+    parser.add_argument(
+        "--sequential",
+        action="store_true",
+        help="ask 20 cases, 40, 80, ... and stop once it is decided whether the last model differs",
+    )
+    parser.add_argument(
+        "--inspect-log", action="store_true", help="also write logs for inspect_ai, OUT/inspect"
+    )
     parser.add_argument("--fresh", action="store_true", help="ask again what was answered before")
     add_sampling_flags(parser)
     add_asking_flags(parser)
@@ -70,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _body(args: argparse.Namespace, console: Console) -> Done:
-    suite = load_suite(args.suite)
+    suites = [read_suite(path) for path in args.suite]
     endpoints = _endpoints(args)
     if not endpoints and not (args.out / PREDICTIONS_NAME).is_file():
         raise InputError(
@@ -82,24 +122,89 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
         max_samples=args.max_samples,
         seed=args.seed,
         fresh=args.fresh,
+        fingerprint=not args.no_fingerprint,
         sampling=sampling_of(args),
         policy=policy_of(args),
     )
+    known = _leaks(suites, args.training)
+    against = Against(known, options=Options(sequential=args.sequential))
+    ask = _sequentially if args.sequential else _at_once
     try:
-        report = evaluate(
-            suite,
-            endpoints,
-            args.out,
-            settings,
-            report=progress_lines(console),
-            note=console.note,
-        )
+        report = ask(suites, endpoints, args.out, settings, against, console)
     except KeyboardInterrupt:
         console.note(f"\nthe answers so far are in {args.out / PREDICTIONS_NAME}")
         console.note("the same command goes on from there")
         raise
     print_report(report, args.out, console)
+    if args.inspect_log:
+        from palmswift.eval.inspect_log import write_inspect_logs
+
+        for path in write_inspect_logs(report, args.out / "inspect"):
+            console.note(f"log for inspect_ai: {path}")
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with Path(summary).open("a", encoding="utf-8") as stream:
+            stream.write((args.out / MARKDOWN_NAME).read_text(encoding="utf-8"))
     return Done(_document(report, args.out), EXIT_CODES[report.verdict])
+
+
+def _leaks(suites: Sequence[Suite], files: Sequence[Path]) -> Contamination | None:
+    if not files:
+        return None
+    from palmswift.eval.contamination import find_leaks
+
+    return find_leaks([case for part in parts_of(suites) for case in part.cases], files)
+
+
+def _at_once(
+    suites: Sequence[Suite],
+    endpoints: Sequence[Endpoint],
+    out: Path,
+    settings: EvalRun,
+    against: Against,
+    console: Console,
+) -> EvaluationReport:
+    return evaluate(
+        suites,
+        endpoints,
+        out,
+        settings,
+        against=against,
+        report=progress_lines(console),
+        note=console.note,
+    )
+
+
+def _sequentially(
+    suites: Sequence[Suite],
+    endpoints: Sequence[Endpoint],
+    out: Path,
+    settings: EvalRun,
+    against: Against,
+    console: Console,
+) -> EvaluationReport:
+    """Ask ever more cases of each suite, each time twice as many, until a difference is shown.
+
+    The smaller selections are part of the larger ones, so that nothing is asked twice, and the
+    evidence is of the kind that may be looked at at any time.
+    """
+    whole = max(len(suite.cases) for suite in suites)
+    size = _FIRST_LOOK
+    while True:
+        look = settings.model_copy(update={"max_samples": min(size, settings.max_samples or size)})
+        report = _at_once(suites, endpoints, out, look, against, console)
+        words = [verdict.word for verdict in report.comparisons]
+        if report.unanswered or size >= min(whole, settings.max_samples or whole):
+            return report
+        if not words:
+            raise InputError(
+                "--sequential needs two models to compare", remedy="--endpoint base=URL ..."
+            )
+        if all(word in ("helped", "hurt", "unsafe") for word in words):
+            console.note(f"decided after {len(report.cases)} cases")
+            return report
+        size *= 2
+        settings = settings.model_copy(update={"fresh": False})
 
 
 def _endpoints(args: argparse.Namespace) -> list[Endpoint]:
@@ -154,6 +259,8 @@ def print_report(report: EvaluationReport, out: Path, console: Console) -> None:
     for gate in report.gates:
         asked, observed = bound_words(gate.gate), gate_words(gate)
         console.say(f"gate {marks[gate.state]}: {gate.endpoint}: {asked}: {observed}")
+    for verdict in report.comparisons:
+        show_verdict(verdict, language(), console)
     if report.unanswered:
         console.say(f"{report.unanswered} requests have no reply: run the same command again")
     if len(report.cases) < report.cases_in_suite:
@@ -167,6 +274,8 @@ def _document(report: EvaluationReport, out: Path) -> dict[str, Any]:
         "json": out / JSON_NAME,
         "csv": out / CSV_NAME,
         "html": out / HTML_NAME,
+        "markdown": out / MARKDOWN_NAME,
+        "junit": out / JUNIT_NAME,
         "predictions": out / PREDICTIONS_NAME,
     }
     return {

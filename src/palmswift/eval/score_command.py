@@ -3,166 +3,242 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 from palmswift.command import Console, Done, make_parser, run
-from palmswift.data.read import read_rows
-from palmswift.data.row import Rejection
-from palmswift.errors import InputError, Problem
-from palmswift.eval.metrics import TextMetric, corpus_bleu, corpus_chrf, is_exact
+from palmswift.errors import InputError
+from palmswift.eval.answer_files import ANSWER_KEYS
+from palmswift.eval.flags import add_asking_flags, extra_of, policy_of, positive, whole
+from palmswift.eval.metrics import (
+    CORPUS,
+    DIVERSITY,
+    NAMES,
+    PER_ANSWER,
+    TextMetric,
+    answer_scores,
+    metric_of,
+)
+from palmswift.eval.score_files import REFERENCE_KEYS, Pair, joined, read_entries
+from palmswift.eval.suite import DEFAULT_METRICS
 from palmswift.eval.summary import Measurement
-from palmswift.eval.think import split_think
-from palmswift.files import write_json
+from palmswift.files import write_json, write_jsonl
 
-_ANSWER_KEYS = ("answer", "prediction", "content", "response", "output", "回答")
-_REFERENCE_KEYS = ("reference", "answer", "response", "output", "参考", "回答")
-_SHOWN = 20
+_MANY = 1000
+"""Pairs from which on it pays to start processes."""
 
 _EXAMPLES = """
 python eval/score.py --predictions answers.jsonl --references refs.jsonl
-python eval/score.py --predictions answers.jsonl --references refs.csv --metrics bleu chrf
-python eval/score.py --predictions answers.jsonl --references val.jsonl --out scores.json --json
+python eval/score.py --predictions answers.jsonl --references refs.csv --metrics bleu rouge
+python eval/score.py --predictions answers.jsonl --references suite.yaml --metrics chrf diversity
+palmswift score --predictions a.jsonl --references r.jsonl --metrics bertscore --bertscore-model DIR
+python eval/score.py --predictions a.jsonl --references r.jsonl --metrics perplexity --endpoint URL
+python eval/score.py --predictions a.jsonl --references r.jsonl --out scores.json --rows rows.jsonl
 """
 
 
-class Entry(NamedTuple):
-    """One row's text, and its id if it has one."""
+class Scores(NamedTuple):
+    """What was measured of all pairs, and of each."""
 
-    id: str | None
-    text: str
-    place: str
+    together: dict[str, Measurement]
+    rows: list[dict[str, float]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Score and print; 0 done, 2 the files do not fit together."""
+    """Score and print; 0 done, 2 the files do not fit together, 3 a model does not answer."""
     parser = make_parser(
         "eval/score.py",
-        "Score answers against references (.jsonl, .json or .csv); nothing is sent anywhere.\n"
-        "Rows are joined by `id` when all of both files have one, else by their order.",
+        "Score answers against references. Rows are joined by `id` when all of both files have\n"
+        "one, else by their order; a suite's references are joined by its cases' ids. Nothing is\n"
+        "sent anywhere, but for perplexity with --endpoint: there the references are, not the\n"
+        "answers.",
         _EXAMPLES,
     )
     parser.add_argument("--predictions", required=True, type=Path, metavar="FILE")
-    parser.add_argument("--references", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--references", required=True, type=Path, metavar="FILE|SUITE")
     parser.add_argument(
-        "--metrics", nargs="+", choices=get_args(TextMetric), default=list(get_args(TextMetric))
+        "--metrics", nargs="+", choices=get_args(TextMetric), default=list(DEFAULT_METRICS)
     )
+    parser.add_argument("--bertscore-model", type=Path, metavar="DIR", help="a BERT on this disk")
+    parser.add_argument("--bertscore-layer", type=whole, metavar="N", help="where it is not known")
+    parser.add_argument("--perplexity-model", type=Path, metavar="DIR", help="a model on this disk")
+    parser.add_argument("--endpoint", metavar="URL", help="a server that takes the perplexity")
+    parser.add_argument("--model", help="the model name to send; default: the server's first")
+    parser.add_argument("--api-key-env", metavar="NAME", help="the variable that holds the key")
+    parser.add_argument("--extra", metavar="JSON", help="further request fields")
+    parser.add_argument("--timeout", type=positive, default=600.0, metavar="SECONDS")
+    add_asking_flags(parser)
     parser.add_argument("--out", type=Path, metavar="JSON", help="write the scores there too")
+    parser.add_argument("--rows", type=Path, metavar="JSONL", help="write each row's scores there")
     return run(parser, _body, argv)
 
 
 def _body(args: argparse.Namespace, console: Console) -> Done:
-    predictions = read_entries(args.predictions, _ANSWER_KEYS, think=True)
-    references = read_entries(args.references, _REFERENCE_KEYS, think=False)
+    metrics: list[TextMetric] = list(dict.fromkeys(args.metrics))
+    _check_flags(args, metrics)
+    predictions = read_entries(args.predictions, ANSWER_KEYS, think=True)
+    references = read_entries(args.references, REFERENCE_KEYS, think=False)
     pairs = joined(predictions, references, args.predictions, args.references)
-    measured = measure(pairs, list(dict.fromkeys(args.metrics)))
+    scores = measure(pairs, metrics)
+    if "bertscore" in metrics:
+        scores = _with_bertscore(scores, pairs, args)
+    if "perplexity" in metrics:
+        scores = _with_perplexity(scores, pairs, args, console)
     document = {
         "pairs": len(pairs),
-        "metrics": {name: m.model_dump(exclude_none=True) for name, m in measured.items()},
+        "metrics": {n: m.model_dump(exclude_none=True) for n, m in scores.together.items()},
     }
     if args.out is not None:
         write_json(args.out, document)
-    for name, measurement in measured.items():
-        of = (
-            f"{measurement.count} of {measurement.n}"
-            if measurement.count is not None
-            else (f"{measurement.n} pairs, {measurement.signature}")
-        )
-        value = measurement.value or 0.0
-        shown = f"{value:.1%}" if measurement.count is not None else f"{value:.2f}"
-        console.say(f"{name:<12} {shown:>7}  ({of})")
+    if args.rows is not None:
+        rows = zip(pairs, scores.rows, strict=True)
+        write_jsonl(args.rows, ({"id": pair.id, **row} for pair, row in rows))
+    for name, measurement in scores.together.items():
+        console.say(_line(name, measurement))
     return Done(document)
 
 
-def measure(
-    pairs: Sequence[tuple[str, str]], metrics: Sequence[TextMetric]
-) -> dict[TextMetric, Measurement]:
-    """Each metric over (answer, reference) pairs."""
-    answers = [answer for answer, _ in pairs]
-    references = [reference for _, reference in pairs]
-    measured: dict[TextMetric, Measurement] = {}
-    for name in metrics:
-        if name == "exact_match":
-            count = sum(is_exact(answer, reference) for answer, reference in pairs)
-            measured[name] = Measurement(value=count / len(pairs), n=len(pairs), count=count)
-            continue
-        scorer = corpus_bleu if name == "bleu" else corpus_chrf
-        score = scorer(answers, references)
-        measured[name] = Measurement(value=score.value, n=len(pairs), signature=score.signature)
-    return measured
-
-
-def read_entries(path: Path, keys: Sequence[str], *, think: bool) -> list[Entry]:
-    """The texts of a file; an answer that is null, or was cut inside its thinking, is empty."""
-    entries: list[Entry] = []
-    problems: list[Problem] = []
-    for row in read_rows(path):
-        place = str(row.place)
-        if isinstance(row, Rejection):
-            problems.append(Problem(row.detail, place))
-            continue
-        if not isinstance(row.value, dict):
-            problems.append(Problem("the row is not an object", place))
-            continue
-        found = _text(row.value, keys)
-        if found is None:
-            what = f"none of {', '.join(keys)} or `messages` (it has {', '.join(row.value)})"
-            problems.append(Problem(what, place))
-            continue
-        text = split_think(found).answer or "" if think else found
-        name = row.value.get("id")
-        entries.append(Entry(None if name in (None, "") else str(name), text, place))
-    if problems:
-        raise InputError(f"{path}: {len(problems)} row(s) cannot be scored", problems[:_SHOWN])
-    return entries
-
-
-def _text(fields: dict[str, Any], keys: Sequence[str]) -> str | None:
-    """The row's answer: the last assistant turn of `messages`, or the first of `keys` it has."""
-    for key in keys:
-        if key in fields and (fields[key] is None or isinstance(fields[key], str)):
-            return fields[key] or ""
-    turns = fields.get("messages")
-    last = turns[-1] if isinstance(turns, list) and turns else None
-    if isinstance(last, dict) and last.get("role") == "assistant":
-        content = last.get("content")
-        return content if isinstance(content, str) else None
-    return None
-
-
-def joined(
-    predictions: Sequence[Entry], references: Sequence[Entry], first: Path, second: Path
-) -> list[tuple[str, str]]:
-    """(answer, reference) pairs, by id or by order; InputError when a row has no partner."""
-    by_id = all(entry.id is not None for entry in (*predictions, *references))
-    if not by_id:
-        if len(predictions) != len(references):
-            raise InputError(
-                f"{first} has {len(predictions)} rows and {second} has {len(references)}",
-                remedy="without an `id` in every row of both, rows are joined by their order",
-            )
-        return [(p.text, r.text) for p, r in zip(predictions, references, strict=True)]
-    problems: list[Problem] = []
-    answers: dict[str, Entry] = {}
-    expected: dict[str, Entry] = {}
-    for entries, index in ((predictions, answers), (references, expected)):
-        for entry in entries:
-            name = entry.id or ""
-            if name in index:
-                problems.append(Problem(f"the id {name!r} was given before", entry.place))
-            index[name] = entry
-    problems += [
-        Problem(f"the id {name!r} has no partner", entry.place)
-        for index, other in ((answers, expected), (expected, answers))
-        for name, entry in index.items()
-        if name not in other
-    ]
-    if problems:
+def _check_flags(args: argparse.Namespace, metrics: Sequence[TextMetric]) -> None:
+    if "bertscore" in metrics and args.bertscore_model is None:
         raise InputError(
-            f"{first} and {second} do not fit: {len(problems)} problem(s)", problems[:_SHOWN]
+            "BERTScore needs a model on this disk",
+            remedy="--bertscore-model DIR, such as a downloaded bert-base-chinese",
         )
-    return [(answers[name].text, entry.text) for name, entry in expected.items()]
+    if "perplexity" in metrics and (args.endpoint is None) == (args.perplexity_model is None):
+        raise InputError(
+            "perplexity needs the model whose it is",
+            remedy="either --endpoint URL or --perplexity-model DIR",
+        )
+
+
+def measure(pairs: Sequence[Pair], metrics: Sequence[TextMetric]) -> Scores:
+    """The cheap metrics over pairs; of many pairs each metric in a process of its own."""
+    if len(pairs) < _MANY or len(metrics) < 2:
+        parts = [_measure_one(pairs, metric) for metric in metrics]
+    else:
+        from concurrent.futures import ProcessPoolExecutor
+
+        slowest_first = sorted(metrics, key=lambda metric: metric not in ("bleu", "diversity"))
+        with ProcessPoolExecutor(min(os.cpu_count() or 1, len(metrics))) as pool:
+            futures = {m: pool.submit(_measure_one, pairs, m) for m in slowest_first}
+            parts = [futures[metric].result() for metric in metrics]
+    together = {name: number for part in parts for name, number in part.together.items()}
+    rows: list[dict[str, float]] = [{} for _ in pairs]
+    for part in parts:
+        for row, more in zip(rows, part.rows, strict=True):
+            row.update(more)
+    return Scores(together, rows)
+
+
+def _measure_one(pairs: Sequence[Pair], metric: TextMetric) -> Scores:
+    answers = [pair.answer for pair in pairs]
+    references = [pair.references for pair in pairs]
+    rows = [answer_scores(pair.answer, pair.references, [metric]) for pair in pairs]
+    together: dict[str, Measurement] = {}
+    for name in NAMES[metric]:
+        if name in CORPUS:
+            score = CORPUS[name](answers, references)
+            together[name] = Measurement(value=score.value, n=len(pairs), signature=score.signature)
+        elif name in DIVERSITY:
+            together[name] = Measurement(value=DIVERSITY[name](answers), n=len(pairs))
+        elif name in PER_ANSWER:
+            together[name] = _mean(name, [row[name] for row in rows])
+    return Scores(together, rows)
+
+
+def _mean(name: str, values: Sequence[float]) -> Measurement:
+    count = sum(value == 1.0 for value in values) if name == "exact_match" else None
+    return Measurement(value=math.fsum(values) / len(values), n=len(values), count=count)
+
+
+def _with_bertscore(scores: Scores, pairs: Sequence[Pair], args: argparse.Namespace) -> Scores:
+    from palmswift.eval.bertscore import bertscore
+
+    found = bertscore(
+        [(pair.answer, pair.references) for pair in pairs],
+        args.bertscore_model,
+        args.bertscore_layer,
+    )
+    values = [100 * score.f1 for score in found.scores]
+    mean = _mean("bertscore", values).model_copy(update={"signature": found.signature})
+    rows = [{**row, "bertscore": v} for row, v in zip(scores.rows, values, strict=True)]
+    return Scores({**scores.together, "bertscore": mean}, rows)
+
+
+def _with_perplexity(
+    scores: Scores, pairs: Sequence[Pair], args: argparse.Namespace, console: Console
+) -> Scores:
+    """Perplexity of the references; of several, of the first."""
+    import tempfile
+
+    from palmswift.eval.endpoint import Endpoint
+    from palmswift.eval.perplexity import Passage, from_model, through_endpoint
+
+    lacking = [pair.place for pair in pairs if not pair.prompt]
+    if lacking:
+        raise InputError(
+            f"{lacking[0]} (and {len(lacking) - 1} more): no question that the reference answers",
+            remedy="perplexity needs `messages`, or a `question` beside the reference",
+        )
+    passages = [Passage(str(n), pair.prompt, pair.references[0]) for n, pair in enumerate(pairs)]
+    if args.perplexity_model is not None:
+        losses = from_model(args.perplexity_model, passages)
+    else:
+        endpoint = Endpoint(
+            label="model",
+            base_url=args.endpoint,
+            model=args.model,
+            api_key_env=args.api_key_env,
+            extra=extra_of(args),
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            losses = through_endpoint(
+                endpoint,
+                passages,
+                Path(folder) / "losses.jsonl",
+                policy_of(args),
+                concurrency=args.concurrency,
+                note=console.note,
+            )
+    total = losses.total
+    if total is None:
+        why = losses.reason or next(iter(losses.failed.values()), "there is no text")
+        console.say(f"perplexity   unsupported ({why})")
+        return scores
+    numbers = {
+        "perplexity": total.perplexity,
+        "nats_per_token": total.nats_per_token,
+        "bits_per_byte": total.bits_per_byte,
+    }
+    signature = f"{losses.way}|tokens:{total.tokens}|bytes:{total.bytes}"
+    n = len(losses.losses)
+    together = {
+        name: Measurement(value=value, n=n, signature=signature) for name, value in numbers.items()
+    }
+    rows = list(scores.rows)
+    for loss in losses.losses:
+        own = {name: getattr(loss, name) for name in numbers}
+        rows[int(loss.id)] = {**rows[int(loss.id)], **own}
+    if losses.failed:
+        console.note(f"{len(losses.failed)} references have no loss: {losses.failed}"[:300])
+    return Scores({**scores.together, **together}, rows)
+
+
+def _line(name: str, measured: Measurement) -> str:
+    """A number as it is read."""
+    if measured.value is None:
+        return f"{name:<14} {'–':>9}  (too little text)"
+    scale = metric_of(name).scale
+    shown = f"{measured.value:.1%}" if scale == "share" else f"{measured.value:.2f}"
+    if scale in ("nats", "bits"):
+        shown = f"{measured.value:.4f}"
+    of = (
+        f"{measured.count} of {measured.n}" if measured.count is not None else f"{measured.n} pairs"
+    )
+    return f"{name:<14} {shown:>9}  ({of}{f', {measured.signature}' if measured.signature else ''})"
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from palmswift.errors import InputError, Problem
-from palmswift.eval import assertions
-from palmswift.eval.conversation import Case, Message
+from palmswift.eval.assertions import KINDS, functions_of
+from palmswift.eval.comparison import Role
+from palmswift.eval.conversation import Case, FollowUp, Message
 from palmswift.eval.dataset import DatasetSource, cases_of
 from palmswift.eval.document import Document, read_yaml, validated
 from palmswift.eval.gate import Gate
-from palmswift.eval.metrics import TextMetric
+from palmswift.eval.metrics import MetricName, TextMetric
+from palmswift.eval.python_check import find_function_file
 from palmswift.paths import project_root
 
 DEFAULT_METRICS: tuple[TextMetric, ...] = ("exact_match", "chrf", "bleu")
@@ -31,6 +33,14 @@ class SuiteFile(BaseModel):
     """System prompt of every case that has none."""
     metrics: Annotated[list[TextMetric], Field(min_length=1)] = list(DEFAULT_METRICS)
     """What answers with a reference are measured by."""
+    role: Role = "task"
+    """What the suite is for: what was trained, what should not be forgotten (`general`), or what
+    must not get worse (`safety`); the verdict treats them differently."""
+    margin: float | None = Field(default=None, ge=0)
+    """How much worse than the base still counts as kept, in the unit of what is compared; null:
+    5 % of its scale."""
+    primary: MetricName | None = None
+    """What the verdict compares; null: passes where cases are judged, else a score."""
     from_dataset: list[DatasetSource] = Field(default_factory=list)
     """Datasets whose rows become cases."""
     cases: list[Case] = Field(default_factory=list)
@@ -45,8 +55,13 @@ class Suite(BaseModel):
     name: str
     description: str = ""
     metrics: list[TextMetric] = list(DEFAULT_METRICS)
+    role: Role = "task"
+    margin: float | None = None
+    primary: MetricName | None = None
     cases: list[Case] = Field(min_length=1)
     gates: list[Gate] = Field(default_factory=list)
+    folder: Path | None = None
+    """Where the suite's file lies; functions of its own are relative to it."""
 
     @property
     def tags(self) -> list[str]:
@@ -66,8 +81,8 @@ def load_suite(path: Path) -> Suite:
         except InputError as error:
             where = document.where(("from_dataset", index, "path"))
             problems += error.problems or [Problem(error.summary, where, error.remedy)]
-    cases += written.cases
-    problems += _clashes(written, document)
+    cases += [part for case in written.cases for part in case.flattened()]
+    problems += [*_clashes(written, document), *_lacking_functions(written, document)]
     if not problems and not cases:
         problems.append(Problem("no cases: give `cases` or `from_dataset`", str(path)))
     tags = {tag for case in cases for tag in case.tags}
@@ -86,8 +101,12 @@ def load_suite(path: Path) -> Suite:
         name=written.name,
         description=written.description,
         metrics=written.metrics,
+        role=written.role,
+        margin=written.margin,
+        primary=written.primary,
         cases=_merged([case.with_system(written.system) for case in cases]),
         gates=written.gates,
+        folder=path.parent.absolute(),
     )
 
 
@@ -136,24 +155,49 @@ def _merged(cases: Sequence[Case]) -> list[Case]:
 
 
 def _clashes(written: SuiteFile, document: Document) -> list[Problem]:
-    """Hand-written cases that bear the same id."""
+    """Hand-written cases that bear the same id, and what they must leave to the suite."""
     seen: set[str] = set()
     problems = []
     for index, case in enumerate(written.cases):
-        if case.id in seen:
-            where = document.where(("cases", index, "id"))
-            problems.append(Problem(f"the id {case.id!r} was given before", where))
-        seen.add(case.id)
+        for part in case.flattened():
+            if part.id in seen:
+                where = document.where(("cases", index, "id"))
+                problems.append(Problem(f"the id {part.id!r} was given before", where))
+            seen.add(part.id)
+        if case.after is not None:
+            where = document.where(("cases", index, "after"))
+            remedy = "put the further question into `then` of the case before it"
+            problems.append(Problem("`after` is set by the suite itself", where, remedy))
+    return problems
+
+
+def _lacking_functions(written: SuiteFile, document: Document) -> list[Problem]:
+    """Python files that assertions name and that are not there."""
+    demands = [
+        (("cases", index), assertion)
+        for index, case in enumerate(written.cases)
+        for assertion in (*case.assertions, *(a for turn in case.then for a in turn.assertions))
+    ]
+    demands += [
+        (("from_dataset", index), assertion)
+        for index, source in enumerate(written.from_dataset)
+        for assertion in source.assertions
+    ]
+    problems = []
+    for where, demand in demands:
+        for python in functions_of(demand):
+            try:
+                find_function_file(python.function.rpartition(":")[0], document.path.parent)
+            except InputError as error:
+                problems.append(Problem(error.summary, document.where(where), error.remedy))
     return problems
 
 
 def _known_keys() -> set[str]:
     """Every key that may stand in a suite."""
-    models: list[type[BaseModel]] = [SuiteFile, DatasetSource, Case, Message, Gate]
-    models += [
-        assertions.Exact,
-        assertions.Contains,
-        assertions.ContainsAny,
-        assertions.Regex,
-    ]
-    return {name for model in models for name in model.model_fields}
+    models: list[type[BaseModel]] = [SuiteFile, DatasetSource, Case, FollowUp, Message, Gate]
+    return {
+        field.alias or name
+        for model in (*models, *KINDS)
+        for name, field in model.model_fields.items()
+    }

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
 from palmswift.eval.conversation import Case
 from palmswift.eval.metrics import (
-    CorpusScore,
+    CORPUS,
+    DIVERSITY,
+    METRICS,
+    NAMES,
     MetricName,
     TextMetric,
-    corpus_bleu,
-    corpus_chrf,
     latency,
 )
 from palmswift.eval.scoring import ScoredAnswer
+
+_OF_THE_CORPUS = ("exact_match", "chrf", "bleu")
+"""Scores that are not the mean of the answers' own."""
 
 
 class Measurement(BaseModel):
@@ -41,6 +46,8 @@ class Summary(BaseModel):
     endpoint: str
     tag: str | None
     """Null: all cases."""
+    suite: str | None = None
+    """Null: of all suites."""
     cases: int
     requests: int
     """Cases times repeats; answered + no_answer + errors + not_asked."""
@@ -48,6 +55,9 @@ class Summary(BaseModel):
     no_answer: int
     errors: int
     not_asked: int
+    undecided: int = 0
+    """Of the replies: those with an assertion that could not be evaluated, and none that failed;
+    they are not in the pass rate."""
     metrics: dict[MetricName, Measurement]
 
 
@@ -94,6 +104,7 @@ def _summary(
         no_answer=states.count("no_answer"),
         errors=states.count("error"),
         not_asked=states.count("not_asked"),
+        undecided=sum(answer.undecided for answer in group),
         metrics=dict(_measurements(cases, metrics, group)),
     )
 
@@ -109,22 +120,25 @@ def _measurements(
         passed = [answer for answer in judged if answer.passed]
         value = sum(cases[answer.case].weight for answer in passed) / total
         yield "pass_rate", Measurement(value=value, n=len(judged), count=len(passed))
-    compared = [answer for answer in group if answer.exact is not None]
-    if compared and "exact_match" in metrics:
-        yield "exact_match", _share(sum(answer.exact is True for answer in compared), len(compared))
+    compared = [
+        answer
+        for answer in group
+        if answer.state in ("answered", "no_answer") and cases[answer.case].all_references
+    ]
+    yield from _means(metrics, group)
     answers = [answer.answer or "" for answer in compared]
-    references = [cases[answer.case].reference or "" for answer in compared]
-    scorers: tuple[tuple[MetricName, Callable[..., CorpusScore]], ...] = (
-        ("chrf", corpus_chrf),
-        ("bleu", corpus_bleu),
-    )
-    for name, scorer in scorers:
+    references = [cases[answer.case].all_references for answer in compared]
+    for name, scorer in CORPUS.items():
         if compared and name in metrics:
             result = scorer(answers, references)
             yield (
                 name,
                 Measurement(value=result.value, n=len(compared), signature=result.signature),
             )
+    if "diversity" in metrics:
+        texts = [answer.answer for answer in group if answer.answer]
+        for name, measure in DIVERSITY.items():
+            yield name, Measurement(value=measure(texts), n=len(texts))
     asked = [answer for answer in group if answer.state != "not_asked"]
     replies = [answer for answer in asked if answer.state != "error"]
     answered = sum(answer.state == "answered" for answer in replies)
@@ -136,6 +150,22 @@ def _measurements(
     yield "latency_mean", Measurement(value=times.mean if times else None, n=n)
     yield "latency_p50", Measurement(value=times.p50 if times else None, n=n)
     yield "latency_p95", Measurement(value=times.p95 if times else None, n=n)
+
+
+def _means(
+    metrics: Sequence[TextMetric], group: Sequence[ScoredAnswer]
+) -> Iterator[tuple[MetricName, Measurement]]:
+    """The mean of each metric that answers have by themselves."""
+    asked_for = {name for metric in metrics for name in NAMES[metric]}
+    found = dict.fromkeys(name for answer in group for name in answer.scores)
+    for name in found:
+        if name in CORPUS or (name in METRICS and name not in asked_for):
+            continue
+        values = [answer.scores[name] for answer in group if name in answer.scores]
+        if name == "exact_match":
+            yield name, _share(sum(value == 1.0 for value in values), len(values))
+        else:
+            yield name, Measurement(value=math.fsum(values) / len(values), n=len(values))
 
 
 def _share(count: int, n: int) -> Measurement:

@@ -6,16 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from palmswift.eval.gate import Gate, GateResult
-from palmswift.eval.metrics import MetricName
+from palmswift.eval.metrics import METRICS, metric_of
 from palmswift.eval.report import EvaluationReport
 from palmswift.eval.summary import Measurement
 
-_ORDER: tuple[MetricName, ...] = (
-    *("pass_rate", "exact_match", "chrf", "bleu", "answer_rate", "error_rate"),
-    *("latency_mean", "latency_p50", "latency_p95"),
-)
 _OF_THE_SERVER = ("answer_rate", "error_rate", "latency_mean", "latency_p50", "latency_p95")
-_SHARES = ("pass_rate", "exact_match", "answer_rate", "error_rate")
 
 
 class Cell(NamedTuple):
@@ -28,7 +23,7 @@ class Cell(NamedTuple):
 class Row(NamedTuple):
     """A line of the summary table."""
 
-    metric: MetricName
+    metric: str
     cells: list[Cell]
     """One for each endpoint."""
     difference: str
@@ -36,59 +31,82 @@ class Row(NamedTuple):
 
 
 class Group(NamedTuple):
-    """The lines of one tag."""
+    """The lines of one suite or tag."""
 
     tag: str | None
+    """The suite's name or the tag; None: all cases."""
     cases: int
     rows: list[Row]
 
 
 def groups(report: EvaluationReport) -> list[Group]:
-    """The table of a report: all cases first, then each tag's quality."""
-    tags = dict.fromkeys(summary.tag for summary in report.summaries)
-    return [_group(report, tag) for tag in tags]
+    """The table of a report: all cases first, then each suite's if several, then each tag's."""
+    keys = dict.fromkeys((summary.suite, summary.tag) for summary in report.summaries)
+    ordered = sorted(keys, key=lambda key: (key != (None, None), key[0] is None))
+    return [_group(report, suite, tag) for suite, tag in ordered]
 
 
-def number(metric: MetricName, value: float | None) -> str:
+def number(metric: str, value: float | None) -> str:
     """A value as it is read: a percentage, a score, or seconds."""
     if value is None:
         return "–"
-    if metric in _SHARES:
-        return f"{value:.1%}"
-    if metric.startswith("latency"):
-        return f"{value:.3f} s"
-    return f"{value:.1f}"
+    match metric_of(metric).scale:
+        case "share":
+            return f"{value:.1%}"
+        case "seconds":
+            return f"{value:.3f} s"
+        case "hundred":
+            return f"{value:.1f}"
+        case "rating" | "plain":
+            return f"{value:.2f}"
+        case _:
+            return f"{value:.3f}"
 
 
 def bound_words(gate: Gate) -> str:
     """A gate in words."""
     bounds = [f">= {number(gate.metric, gate.min)}"] if gate.min is not None else []
     bounds += [f"<= {number(gate.metric, gate.max)}"] if gate.max is not None else []
+    if gate.max_drop is not None:
+        bounds.append(f"worse than the base by at most {number(gate.metric, gate.max_drop)}")
+    if gate.non_inferior_to is not None:
+        margin = f" by {number(gate.metric, gate.margin)}" if gate.margin is not None else ""
+        bounds.append(f"shown not to be worse than {gate.non_inferior_to}{margin}")
     return f"{gate.metric} of {gate.tag or 'all cases'} {' and '.join(bounds)}"
 
 
 def gate_words(result: GateResult) -> str:
-    """What was observed, against what was asked."""
+    """What was observed, and why that is not enough."""
     if result.state == "not_checked":
-        return f"no endpoint called {result.endpoint} was tested"
+        return "; ".join(result.reasons) or f"no endpoint called {result.endpoint} was tested"
     if result.observed is None:
         return "nothing to measure"
-    return f"{number(result.gate.metric, result.observed)} of {result.n}"
+    seen = f"{number(result.gate.metric, result.observed)} of {result.n}"
+    # A bound that is missed is plain from both numbers; the other reasons are not.
+    other = [reason for reason in result.reasons if " is below " not in reason]
+    other = [reason for reason in other if " is above " not in reason]
+    return "; ".join([seen, *other])
 
 
-def _group(report: EvaluationReport, tag: str | None) -> Group:
-    summaries = [report.summary(label, tag) for label in report.labels]
+def _group(report: EvaluationReport, suite: str | None, tag: str | None) -> Group:
+    summaries = [
+        found
+        for label in report.labels
+        for found in report.summaries
+        if (found.endpoint, found.suite, found.tag) == (label, suite, tag)
+    ]
     names = dict.fromkeys(name for summary in summaries for name in summary.metrics)
+    order = {name: rank for rank, name in enumerate(METRICS)}
     rows = []
-    for name in _ORDER:
-        if name in names and (tag is None or name not in _OF_THE_SERVER):
+    for name in sorted(names, key=lambda name: order.get(name, len(order))):
+        if (suite, tag) == (None, None) or name not in _OF_THE_SERVER:
             measured = [summary.metrics.get(name) for summary in summaries]
             cells = [_cell(name, measurement) for measurement in measured]
             rows.append(Row(name, cells, _difference(name, measured)))
-    return Group(tag, summaries[0].cases if summaries else 0, rows)
+    return Group(suite or tag, summaries[0].cases if summaries else 0, rows)
 
 
-def _cell(name: MetricName, measurement: Measurement | None) -> Cell:
+def _cell(name: str, measurement: Measurement | None) -> Cell:
     if measurement is None:
         return Cell("–", "")
     made_of = (
@@ -99,13 +117,14 @@ def _cell(name: MetricName, measurement: Measurement | None) -> Cell:
     return Cell(number(name, measurement.value), made_of)
 
 
-def _difference(name: MetricName, measured: Sequence[Measurement | None]) -> str:
+def _difference(name: str, measured: Sequence[Measurement | None]) -> str:
     first, last = measured[0], measured[-1]
     if len(measured) < 2 or first is None or last is None:
         return ""
     if first.value is None or last.value is None:
         return ""
     change = last.value - first.value
-    if name in _SHARES:
+    scale = metric_of(name).scale
+    if scale == "share":
         return f"{change * 100:+.1f} pp"
-    return f"{change:+.3f} s" if name.startswith("latency") else f"{change:+.1f}"
+    return f"{change:+.3f} s" if scale == "seconds" else f"{change:+.1f}"

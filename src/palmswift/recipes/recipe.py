@@ -104,6 +104,9 @@ class EvalSettings(_Section):
 
     suite: str | None = None
     """Suite YAML, relative to the project; null: the rows that were held out are asked."""
+    also: list[str] = Field(default_factory=list)
+    """Further suites to ask, such as eval/suites/general.yaml for what should not be forgotten and
+    eval/suites/safety.yaml; each has a verdict of its own."""
     baseline: bool = True
     """Test the untouched base as well, for comparison."""
     concurrency: int = Field(default=8, ge=1)

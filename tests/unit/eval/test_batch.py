@@ -70,7 +70,7 @@ def test_questions_are_found_in_every_kind_of_file(tmp_path: Path) -> None:
         [item] = read_inputs(path)
         assert item.case.turns[-1].content == "几点开门？"
     assert read_inputs(messages)[0].id == "x"
-    assert read_inputs(objects, "response")[0].case.question == "八点"
+    assert read_inputs(objects, "response")[0].question == "八点"
 
 
 def test_rows_without_a_question_are_all_named(tmp_path: Path) -> None:

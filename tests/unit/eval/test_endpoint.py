@@ -46,10 +46,10 @@ def test_two_endpoints_need_two_labels() -> None:
 def test_the_key_comes_from_the_environment_only(monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = Endpoint(label="a", base_url="http://h", api_key_env="EVAL_TEST_KEY")
     with pytest.raises(InputError, match="EVAL_TEST_KEY"):
-        endpoint.headers()
+        endpoint.key()
     monkeypatch.setenv("EVAL_TEST_KEY", "k")
-    assert endpoint.headers() == {"Authorization": "Bearer k"}
-    assert Endpoint(label="a", base_url="http://h").headers() == {}
+    assert endpoint.key() == "k"
+    assert Endpoint(label="a", base_url="http://h").key() is None
 
 
 def test_the_example_file_loads_and_a_double_label_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support_eval import arithmetic, prediction
 
 from palmswift.errors import InputError
-from palmswift.eval.journal import Journal, read_journal, set_aside
+from palmswift.eval.journal import Journal, read_journal
 
 ROWS = [prediction(case, f"答{n}") for n, case in enumerate(arithmetic(4))]
 
@@ -65,8 +65,12 @@ def test_rows_set_aside_leave_the_others_and_are_kept(tmp_path: Path) -> None:
     written(path)
     with Journal(path) as journal:
         journal.append(base)
-    kept = set_aside(path, ["tuned"])
-    assert list(read_journal(path)) == [base]
-    assert kept is not None
-    assert list(read_journal(kept)) == [*ROWS, base]
-    assert set_aside(path, ["tuned"]) is None
+        aside = journal.set_aside(lambda row: row.endpoint == "tuned")
+        assert aside is not None
+        assert list(read_journal(path)) == [base]
+        assert list(read_journal(aside.path)) == [*ROWS, base]
+        assert journal.set_aside(lambda row: row.endpoint == "tuned") is None
+        with pytest.raises(InputError, match="another process"), Journal(path):
+            pass
+        journal.append(ROWS[0])
+    assert list(read_journal(path)) == [base, ROWS[0]]

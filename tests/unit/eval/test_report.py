@@ -3,18 +3,26 @@ from __future__ import annotations
 import csv
 import io
 import json
-from html.parser import HTMLParser
+import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
+import jsonschema
+import pandas
 import pytest
-from support_eval import arithmetic, prediction, suite_of
+from support_eval import ROOT, arithmetic, prediction, suite_of
 
 from palmswift.errors import InputError
 from palmswift.eval.conversation import Case
 from palmswift.eval.gate import Gate
-from palmswift.eval.journal import Prediction, RequestError
-from palmswift.eval.page import differences, render
-from palmswift.eval.report import build_report, csv_text, read_report, write_report
+from palmswift.eval.journal import Journal, Prediction, RequestError
+from palmswift.eval.junit import junit_text
+from palmswift.eval.markdown import markdown_text
+from palmswift.eval.report import build_report, read_report
+from palmswift.eval.report_files import csv_text, write_report
+from palmswift.eval.schema import report_schema
+from palmswift.eval.several import parts_of
+from palmswift.eval.suite import Suite
 
 CASES = arithmetic(10)
 GATE = Gate(metric="exact_match", tag="sums", endpoint="tuned", min=0.9)
@@ -77,7 +85,10 @@ def test_the_report_comes_back_from_its_file(tmp_path: Path) -> None:
     write_report(report, tmp_path)
     assert read_report(tmp_path / "evaluation_report.json") == report
     (tmp_path / "evaluation_report.json").write_text('{"version": 9}')
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="version 9; this palmswift reads up to 2"):
+        read_report(tmp_path / "evaluation_report.json")
+    (tmp_path / "evaluation_report.json").write_text('{"version": 2}')
+    with pytest.raises(InputError, match="not an evaluation report"):
         read_report(tmp_path / "evaluation_report.json")
 
 
@@ -92,89 +103,123 @@ def test_the_csv_has_a_line_an_answer_opens_in_excel_and_runs_no_formula() -> No
     assert [line["answer"] for line in table] == ['\'=HYPERLINK("http://x")', "好\n的, 行"]
 
 
-class Page(HTMLParser):
-    """Collects what a browser would make of the page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.addresses: list[str] = []
-        self.handlers: list[str] = []
-        self.words = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
-        self.handlers += [name for name, _ in attrs if name.startswith("on")]
-
-    def handle_data(self, data: str) -> None:
-        self.words += data
-
-
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        "</script><script>alert(1)</script>",
-        '"><img src=x onerror=alert(1)>',
-        "' onmouseover='alert(1)",
-        "<!-- --><svg/onload=alert(1)>",
-        "{{ 7*7 }}{% raw %}",
-        "</p></div></article><h1>PASSED</h1>",
-    ],
-)
-def test_no_text_of_a_suite_or_an_answer_becomes_markup(hostile: str) -> None:
-    def page(text: str) -> Page:
-        case = Case.model_validate(
-            {
-                "id": text,
-                "messages": [
-                    {"role": "system", "content": text},
-                    {"role": "user", "content": text},
-                ],
-                "reference": f"{text} b",
-                "tags": [text],
-                "assertions": [{"kind": "contains", "value": text}],
-            }
-        )
-        row = prediction(case, f"<think>{text}</think>{text} a", reasoning=text)
-        return Page(render(build_report(suite_of(case), [row])))
-
-    attacked, calm = page(hostile), page("calm")
-    assert attacked.tags == calm.tags
-    assert attacked.handlers == []
-    assert hostile in attacked.words
-
-
-def test_the_page_needs_no_network_and_states_its_counts_and_meaning() -> None:
-    suite = suite_of(*CASES, gates=[GATE])
-    text = render(build_report(suite, [*rows(9), *rows(0, endpoint="base")], cases_in_suite=50))
-    page = Page(text)
-    assert page.addresses == []
-    assert "url(" not in text
-    assert "@import" not in text
-    for words in (
-        "PASSED",
-        "10 cases of the suite's 50",
-        "9/10",
-        "0/10",
-        "not that it generalises",
-    ):
-        assert words in page.words.replace("\n", " ")
-
-
-def test_differences_rebuild_both_texts_and_are_left_out_where_they_would_not_help() -> None:
-    reference, answer = "周一休诊，请改约周二。", "周一照常休诊，请改约周三。"
-    segments = differences(reference, answer)
-    assert "".join(s.text for s in segments if s.kind != "delete") == answer
-    assert "".join(s.text for s in segments if s.kind != "insert") == reference
-    assert differences("一样", "一样") == []
-    assert differences("完全不同", "abcdefgh") == []
-    assert differences("a" * 3000, "a" * 2999) == []
-
-
 def test_the_json_is_plain_and_versioned(tmp_path: Path) -> None:
     write_report(build_report(suite_of(*CASES), rows(10)), tmp_path)
     document = json.loads((tmp_path / "evaluation_report.json").read_text(encoding="utf-8"))
-    assert document["version"] == 1
+    assert document["version"] == 2
     assert document["summaries"][0]["metrics"]["exact_match"]["count"] == 10
+
+
+def test_a_report_of_version_1_is_still_read(tmp_path: Path) -> None:
+    path = tmp_path / "evaluation_report.json"
+    shutil.copy(Path(__file__).parents[2] / "data" / "report_v1.json", path)
+    report = read_report(path)
+    assert report.version == 1
+    answers = [answer for case in report.cases for answer in case.answers]
+    assert {answer.exact for answer in answers} == {True, False}
+    assert all(answer.chrf is not None for answer in answers)
+    assert report.summary("tuned").metrics["exact_match"].count == 1
+
+
+def test_the_published_schema_is_that_of_the_reports_and_holds_for_one(tmp_path: Path) -> None:
+    schema = json.loads(report_schema())
+    assert (ROOT / "eval" / "report.schema.json").read_text(encoding="utf-8") == report_schema()
+    write_report(build_report(suite_of(*CASES, gates=[GATE]), rows(9)), tmp_path)
+    document = json.loads((tmp_path / "evaluation_report.json").read_text(encoding="utf-8"))
+    jsonschema.validate(document, schema)
+    document["invented"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, schema)
+
+
+def test_several_suites_are_summed_up_apart_and_gated_by_their_own_cases() -> None:
+    first = Suite(name="one", cases=CASES[:5], gates=[Gate(metric="exact_match", min=1.0)])
+    second = Suite(name="two", cases=CASES, gates=[Gate(metric="exact_match", max=0.6)])
+    parts = parts_of([first, second])
+    assert [case.id for case in parts[1].cases][:6] == [
+        *(f"two/sum-{n}" for n in range(5)),
+        "sum-5",
+    ]
+    answers = [
+        prediction(case, case.reference if n < 5 else "?")
+        for part in parts
+        for n, case in enumerate(part.cases)
+    ]
+    report = build_report(parts, answers)
+    by_suite = {s.suite: s.metrics["exact_match"].count for s in report.summaries if s.tag is None}
+    assert by_suite == {None: 10, "one": 5, "two": 5}
+    assert [(gate.suite, gate.state) for gate in report.gates] == [
+        ("one", "passed"),
+        ("two", "passed"),
+    ]
+    assert report.unanswered == 0
+    with pytest.raises(InputError, match="names"):
+        parts_of([first, first])
+
+
+def test_results_open_in_pandas_by_one_line(tmp_path: Path) -> None:
+    write_report(build_report(suite_of(*CASES), rows(7)), tmp_path)
+    table = pandas.read_csv(tmp_path / "evaluation_report.csv")
+    assert table.groupby("endpoint").exact_match.mean().to_dict() == {"tuned": 0.7}
+    with Journal(tmp_path / "predictions.jsonl") as journal:
+        for row in rows(7):
+            journal.append(row)
+    answers = pandas.read_json(tmp_path / "predictions.jsonl", lines=True)
+    assert list(answers.case) == [case.id for case in CASES]
+
+
+def test_the_junit_file_counts_failures_errors_and_what_was_not_judged() -> None:
+    cases = [*CASES, Case(id="free", question="\x01?", tags=["free"])]
+    answers = [*rows(7, errors=1), prediction(cases[-1], "any")]
+    text = junit_text(build_report(suite_of(*cases, gates=[GATE]), answers))
+    root = ElementTree.fromstring(text)
+    counts = {name: root.get(name) for name in ("tests", "failures", "errors", "skipped")}
+    assert counts == {"tests": "12", "failures": "3", "errors": "1", "skipped": "1"}
+    answers_of, gates = root.findall("testsuite")
+    assert answers_of.get("name") == "tuned"
+    assert len(answers_of.findall("testcase/failure")) == 2
+    failure = gates.find("testcase/failure")
+    assert failure is not None and failure.get("message") == "77.8% of 9"
+    [broken] = [t for t in answers_of.findall("testcase") if t.find("error") is not None]
+    assert broken.get("name") == "sum-9"
+
+
+def test_the_junit_file_is_valid_under_the_schema_that_jenkins_checks_by() -> None:
+    """The xUnit plugin's rules: names, counts that add up, times with a dot, no unknown child."""
+    root = ElementTree.fromstring(
+        junit_text(build_report(suite_of(*CASES, gates=[GATE]), rows(5, errors=2)))
+    )
+    assert root.tag == "testsuites"
+    for suite in root:
+        assert suite.tag == "testsuite"
+        assert {"name", "tests", "failures", "errors", "skipped", "time", "timestamp"} <= {
+            *suite.keys()
+        }
+        tests = suite.findall("testcase")
+        assert len(tests) == len(suite) == int(suite.attrib["tests"])
+        for test in tests:
+            assert {"classname", "name", "time"} == {*test.keys()}
+            assert {child.tag for child in test} <= {"failure", "error", "skipped"}
+            assert len(test) <= 1
+
+
+def test_the_markdown_says_the_verdict_and_lets_no_answer_write_markup_or_call_people() -> None:
+    hostile = "@everyone <img src=x> | [link](http://x) `code` **b**"
+    case = Case(id="h", question=hostile, reference="1", assertions=CASES[0].assertions)
+    suite = suite_of(*CASES, case, gates=[GATE])
+    answers = [
+        *rows(10, endpoint="base"),
+        *rows(1),
+        prediction(case, "1", endpoint="base"),
+        prediction(case, hostile),
+    ]
+    text = markdown_text(build_report(suite, answers))
+    assert "### ❌ HURT" in text
+    assert "10 cases got worse at tuned, the first 5" in text
+    assert "exact\\_match of sums" in text
+    hostile_lines = [line for line in text.splitlines() if "everyone" in line]
+    for line in hostile_lines:
+        assert "@everyone" not in line
+        assert "<img" not in line.replace("\\<img", "")
+    single = markdown_text(build_report(suite_of(*CASES), rows(9)))
+    assert "| all | Exact | 90.0% (9/10) |" in single

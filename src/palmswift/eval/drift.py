@@ -1,0 +1,110 @@
+"""Whether a tuned model has become a worse model of ordinary text: the forgetting alarm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from palmswift.eval.perplexity import Losses, Passage
+from palmswift.eval.resample import bootstrap
+from palmswift.files import read_jsonl
+from palmswift.paths import project_root
+
+ALARM = 0.1
+"""Bits per byte more that cannot be passed over: a perplexity that is a third higher, at four bytes
+a token."""
+
+
+class Segment(BaseModel):
+    """One passage under both models."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    tags: list[str]
+    base: float
+    """Bits per byte."""
+    tuned: float
+
+
+class Drift(BaseModel):
+    """How much more (or less) the tuned model pays for the same texts, in bits per byte."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tag: str | None
+    """Null: all passages."""
+    n: int
+    base: float
+    tuned: float
+    change: float
+    """The mean over passages of tuned less base."""
+    low: float | None
+    """95% interval of the change; passages are drawn again, each with both its numbers."""
+    high: float | None
+    verdict: Literal["forgetting", "no_forgetting", "undecided"]
+    """`forgetting`: all of the interval lies above ALARM; `no_forgetting`: all below."""
+
+
+class GeneralText(NamedTuple):
+    """The bundled passages and their tags."""
+
+    passages: list[Passage]
+    tags: dict[str, list[str]]
+
+
+def general_text(path: Path | None = None) -> GeneralText:
+    """The passages of a JSONL file of id, prompt, text, tags; null: those that come with us."""
+    rows = list(read_jsonl(path or project_root() / "eval/texts/general.jsonl"))
+    return GeneralText(
+        [Passage(r["id"], [{"role": "user", "content": r["prompt"]}], r["text"]) for r in rows],
+        {row["id"]: row.get("tags", []) for row in rows},
+    )
+
+
+def segments(base: Losses, tuned: Losses, tags: dict[str, list[str]]) -> list[Segment]:
+    """The passages that both models have a loss of."""
+    other = {loss.id: loss for loss in tuned.losses}
+    return [
+        Segment(
+            id=loss.id,
+            tags=tags.get(loss.id, []),
+            base=loss.bits_per_byte,
+            tuned=other[loss.id].bits_per_byte,
+        )
+        for loss in base.losses
+        if loss.id in other
+    ]
+
+
+def drift(found: list[Segment]) -> list[Drift]:
+    """The change over all passages, and of each tag's."""
+    tags = dict.fromkeys(tag for segment in found for tag in segment.tags)
+    groups: list[tuple[str | None, list[Segment]]] = [(None, found)]
+    groups += [(tag, [s for s in found if tag in s.tags]) for tag in tags]
+    return [_drift(tag, group) for tag, group in groups if group]
+
+
+def _drift(tag: str | None, group: list[Segment]) -> Drift:
+    base, tuned = (np.array([getattr(s, name) for s in group]) for name in ("base", "tuned"))
+    changes = tuned - base
+    interval = bootstrap(len(group), lambda drawn: float(changes[drawn].mean()))
+    low, high = interval if interval is not None else (None, None)
+    verdict: Literal["forgetting", "no_forgetting", "undecided"] = "undecided"
+    if low is not None and low > ALARM:
+        verdict = "forgetting"
+    elif high is not None and high < ALARM:
+        verdict = "no_forgetting"
+    return Drift(
+        tag=tag,
+        n=len(group),
+        base=float(base.mean()),
+        tuned=float(tuned.mean()),
+        change=float(changes.mean()),
+        low=low,
+        high=high,
+        verdict=verdict,
+    )
