@@ -47,6 +47,20 @@ def checkpoint(out, step):
         write_adapter(out, step)
 
 
+def fail_as(name):
+    """End as a real training did."""
+    print((Path("TESTS") / "data/training_logs" / f"{name}.log").read_text(encoding="utf-8"))
+    raise SystemExit(1)
+
+
+def spend(step):
+    """In mode `small FLAG=MOST...`, run out of memory at step 3 when a flag is over its most."""
+    for limit in mode.split()[1:] if mode.startswith("small") and step == 3 else []:
+        flag, most = limit.split("=")
+        if int(flags[flag][0]) > int(most):
+            fail_as("oom_evaluation" if "eval" in flag else "oom_backward")
+
+
 def sft():
     out = Path(flags["output_dir"][0])
     out.mkdir(parents=True, exist_ok=True)
@@ -55,11 +69,15 @@ def sft():
         raise SystemExit(1)
     if mode == "killed":
         raise SystemExit(247)
+    if mode == "flaky" and not (HERE / "failed").exists():
+        (HERE / "failed").touch()
+        fail_as("network_modelscope")
     if mode == "nothing":
         return
     begun = int(flags.get("resume_from_checkpoint", ["-0"])[0].rpartition("-")[2])
     with (out / "logging.jsonl").open("a") as log:
         for step in range(begun + 1, 5):
+            spend(step)
             loss = float("nan") if mode == "nan" else 4.0 / step
             for row in ({"loss": loss}, {"eval_loss": 5.0 / step}):
                 log.write(json.dumps({**row, "global_step/max_steps": f"{step}/4"}) + "\n")
@@ -147,6 +165,7 @@ class StandIn:
         """What it does from the next call on: good, nan, oom, killed, nothing, hang, refusing.
 
         At step 3 `orderly` stops in good order when asked, `deaf` does not hear, `late` ends first.
+        `flaky` fails once for want of a network, `small FLAG=MOST...` runs out of memory beyond it.
         """
         (self.folder / "mode").write_text(mode)
 

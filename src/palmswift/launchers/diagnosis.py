@@ -55,13 +55,31 @@ def diagnose(
     """
     reading = read_log(log_tail(log, lines=_LINES, start=start))
     found = _known(reading)
-    # What a killed process printed before is not why it was killed, but a rank's own end is.
+    # What a killed process printed before is not why it was killed.
     ended_by = signal_of(exit_code)
     if ended_by == signal.SIGKILL or (found is None and ended_by in ENDED_BY_SIGNAL):
         return _by_signal(ended_by, oom_kills)
-    if oom_kills and (found is None or found.kind in ("worker_killed", "peer_lost")):
-        return _by_signal(signal.SIGKILL, oom_kills)
+    if found is None or found.kind in ("peer_lost", "worker_killed"):
+        if lost := _lost_rank(reading):
+            rank, number = lost
+            by_signal = _by_signal(number, oom_kills)
+            return by_signal._replace(
+                cause=f"of the processes that train, rank {rank}: {by_signal.cause}"
+            )
+        if oom_kills:
+            return _by_signal(signal.SIGKILL, oom_kills)
     return found or _unknown(reading, log)
+
+
+def _lost_rank(reading: Reading) -> tuple[int, int] | None:
+    """The rank that a signal ended first, and the signal, by torchrun's account."""
+    for raised in reading.raised:
+        if raised.name.endswith("ChildFailedError"):
+            root = raised.text.partition("Root Cause")[2]
+            found = re.search(r"rank +: (\d+).*?exitcode +: (-\d+)", root, re.DOTALL)
+            if found and -int(found[2]) in ENDED_BY_SIGNAL:
+                return int(found[1]), -int(found[2])
+    return None
 
 
 def signal_of(exit_code: int | None) -> int:

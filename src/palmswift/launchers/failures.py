@@ -96,7 +96,7 @@ FAILURES: tuple[Failure, ...] = (
     # The GPU and what drives it
     Failure(
         "driver_too_old",
-        "the NVIDIA driver is too old for this torch (it knows CUDA {detail})",
+        "the NVIDIA driver is too old for this torch: CUDA {detail}",
         "update the driver, or python3 quickstart.py install --gpu --fresh, which takes the torch "
         "that fits it",
         raised=r"NVIDIA driver on your system is too old \(found version (?P<detail>\d+)\)"
@@ -141,8 +141,8 @@ FAILURES: tuple[Failure, ...] = (
         raised=r"(?si)bitsandbytes.{0,400}(?:CUDA|libcuda|not compiled)|libbitsandbytes\S+\.so"
         r"|CUDA Setup failed despite (?:CUDA|GPU) being available"
         r"|`bitsandbytes`.{0,80}(?:requires|latest version)",
-        line=r"(?:Could not (?:find the|load) bitsandbytes (?:CUDA binary|native library)"
-        r"|RuntimeError: \s*CUDA Setup failed despite)",
+        line=r"Could not (?:find the|load) bitsandbytes (?:CUDA binary|native library)"
+        r"|\s*CUDA Setup failed despite (?:CUDA|GPU) being available",
     ),
     Failure(
         "no_compiler",
@@ -297,6 +297,13 @@ FAILURES: tuple[Failure, ...] = (
         "--set model.source=local --set model.id=FOLDER, a folder with config.json in it",
         raised=r"^ValueError: path: '(?P<detail>[^']+)' not found",
     ),
+    Failure(
+        "port_taken",
+        "the port is taken{port}",
+        "a run of before may still be there (ps); another with env MASTER_PORT or --port",
+        raised=r"(?i)address already in use(?:.*?port[:=]? ?(?P<port>\d+))?|EADDRINUSE",
+        line=r"(?i).*The server socket has failed to (?:listen|bind).*",
+    ),
     # Hubs and the network
     Failure(
         "hub_auth",
@@ -325,7 +332,7 @@ FAILURES: tuple[Failure, ...] = (
         "network",
         "the model hub could not be reached{host}",
         "check the network, or give a local folder: --set model.source=local --set model.id=PATH",
-        raised=r"ConnectionError|Max retries exceeded with url|ConnectError|NetworkError"
+        raised=r"\bConnectionError|Max retries exceeded with url|ConnectError|\bNetworkError"
         r"|Name or service not known|Temporary failure in name resolution|LocalEntryNotFoundError"
         r"|ReadTimeout|ConnectTimeout|Remote end closed connection"
         r"|IncompleteRead|ChunkedEncodingError|SSLError|50[0234] Server Error",
@@ -344,7 +351,7 @@ FAILURES: tuple[Failure, ...] = (
         "dataset_cache",
         "a cached copy of the data set is damaged",
         "delete ~/.cache/huggingface/datasets, or swift.load_from_cache_file: false",
-        raised=r"ArrowInvalid: .*(?:expected to read|Not an Arrow file|not an Arrow file|Tried "
+        raised=r"ArrowInvalid: .*(?:[Ee]xpected to read|Not an Arrow file|not an Arrow file|Tried "
         r"reading schema|Expected to be able to read)|Invalid flatbuffers message",
         where=r"arrow_(?:dataset|reader)\.py:|table\.py:|builder\.py:",
     ),
@@ -375,13 +382,6 @@ FAILURES: tuple[Failure, ...] = (
         r"|^ZeroDivisionError: integer division or modulo by zero",
     ),
     # Several processes
-    Failure(
-        "port_taken",
-        "the port is taken{port}",
-        "a run of before may still be there (ps); another with env MASTER_PORT or --port",
-        raised=r"(?i)address already in use(?:.*?port[:=]? ?(?P<port>\d+))?|EADDRINUSE",
-        line=r"(?i).*The server socket has failed to (?:listen|bind).*",
-    ),
     Failure(
         "hung",
         "the processes waited for each other in vain ({detail})",

@@ -11,7 +11,7 @@ from palmswift.plan.lengths import Lengths
 from palmswift.plan.recipe_run import shape_of_model
 from palmswift.plan.steps import (
     Step,
-    is_sound,
+    is_as_sound,
     plugin_steps,
     set_argument,
     set_variable,
@@ -69,13 +69,16 @@ def climb(recipe: Recipe, situation: Situation) -> Climb | None:
     """The cheapest change after which the training may fit; None: there is none left.
 
     Where the planner knows the recipe, rungs are taken until it fits by the plan, without those
-    that save nothing; else one at a time. The effective batch stays what it is.
+    that save nothing; else one at a time. The effective batch stays what it is. On several machines
+    nothing is changed: the others would go on with the settings of before.
     """
+    if recipe.launch.nodes > 1:
+        return None
     need = _needs(recipe, situation)
     now, taken = recipe, dict[str, Rung]()
     for rung in _rungs(recipe, situation):
         changed = rung.step.apply(now)
-        if changed == now or not is_sound(changed):
+        if changed == now or not is_as_sound(changed, recipe):
             continue
         after = _needs(changed, situation)
         if need is not None and after is not None:
@@ -150,6 +153,9 @@ def _exact(recipe: Recipe, situation: Situation) -> Iterator[Rung]:
         yield from _evaluation(recipe)
     elif phase != "load":
         yield from _batches(recipe)
+    if phase != "load" and _plan(recipe, situation) is not None:
+        # Once the phase that failed takes less, the plan may find another one too large.
+        yield from _batches(recipe) if phase == "evaluation" else _evaluation(recipe)
     if phase not in ("load", "evaluation") and not recipe.swift.get("gradient_checkpointing", True):
         why = "activations are computed again instead of kept"
         yield Rung("checkpointing", set_argument("gradient_checkpointing", True, why))

@@ -52,6 +52,8 @@ def faults(records: Sequence[LogRecord], task: str) -> Finding | None:
             f"the training loss became NaN or infinite at step {bad[0]}",
             _LOWER_RATE + "; bfloat16 or float32 instead of float16",
         )
+    if task != "grpo" and exploded(losses):
+        return _explosion(trained, losses)
     if (lost := _lost_gradient(trained)) is not None:
         return Finding(
             "grad_not_finite",
@@ -86,16 +88,18 @@ def _loss_fault(trained: Sequence[LogRecord], losses: Sequence[float]) -> Findin
             f"the training loss is {losses[0]:.4g} at every step: nothing was learnt",
             "swift.learning_rate above 0, and something that is trained",
         )
-    if exploded(losses):
-        start, end = _ends(losses)
-        worst = max(range(len(losses)), key=losses.__getitem__)
-        return Finding(
-            "loss_exploded",
-            f"the training loss exploded: from {start:.3g}, as low as {min(losses):.3g}, to "
-            f"{end:.3g} (highest at step {trained[worst].step})",
-            _LOWER_RATE + "; checkpoints from before are kept in the run's train/ folder",
-        )
     return None
+
+
+def _explosion(trained: Sequence[LogRecord], losses: Sequence[float]) -> Finding:
+    start, end = _ends(losses)
+    worst = max(range(len(losses)), key=losses.__getitem__)
+    return Finding(
+        "loss_exploded",
+        f"the training loss exploded: from {start:.3g}, as low as {min(losses):.3g}, to {end:.3g} "
+        f"(highest at step {trained[worst].step})",
+        _LOWER_RATE + "; checkpoints from before are kept in the run's train/ folder",
+    )
 
 
 def exploded(losses: Sequence[float]) -> bool:

@@ -13,11 +13,20 @@ _OUT_OF_MEMORY = re.compile(
     r"|CUDA error: out of memory|CUDA driver error: out of memory|NPU out of memory"
     r"|MPS backend out of memory"
 )
-_FREE_SHARE = 0.1
-"""What others hold counts as the cause from this share of the card on."""
+OUT_OF_MEMORY_REMEDY = (
+    "launchers/plan.py --recipe NAME --fit finds settings that fit; or a smaller recipe"
+)
+GPU_IN_USE_REMEDY = (
+    "nvidia-smi names them: close them, python deploy/stop.py --all for servers, kill what a run "
+    "of before left over; then resume"
+)
 
-_CONTEXT_GIB = 1.0
-"""At most what a CUDA context and libraries take beside PyTorch's own memory."""
+_OTHERS_GIB = 1.0
+"""What other processes hold counts as the cause from here on (a desktop takes less), where it is
+more than what was lacking."""
+
+_CONTEXT_GIB = 3.0
+"""At most what a CUDA context, NCCL and other libraries take beside PyTorch's own memory."""
 
 # Later phases call earlier ones' functions, so the first that is found among the calls counts.
 _PHASES: tuple[tuple[str, str], ...] = (
@@ -66,8 +75,7 @@ def memory_failure(raised: Sequence[Raised]) -> MemoryFailure | None:
             return MemoryFailure(
                 "out_of_memory",
                 f"the GPU's memory ran out {_WORDS[phase]}".rstrip() + _amounts(one.text),
-                "launchers/plan.py --recipe NAME --fit finds settings that fit; "
-                "or a smaller recipe",
+                OUT_OF_MEMORY_REMEDY,
                 phase,
             )
     return None
@@ -101,7 +109,6 @@ def _held_by_others(text: str) -> float:
     In a container its own process has a number like the others', so what PyTorch says that it holds
     itself is taken off.
     """
-    total = _gib(text, r"total capac(?:i)?ty of ([\d.]+) (\w+)")
     processes = [
         _as_gib(number, unit)
         for number, unit in re.findall(r"Process \d+ has ([\d.]+) (\w+) memory in use", text)
@@ -113,7 +120,9 @@ def _held_by_others(text: str) -> float:
         if own_process - own <= _CONTEXT_GIB and own_process in processes:
             processes.remove(own_process)
     held = sum(processes)
-    return held if total and held >= _FREE_SHARE * total else 0.0
+    asked = _gib(text, r"Tried to allocate ([\d.]+) (\w+)")
+    free = _gib(text, r"of which ([\d.]+) (\w+) is free")
+    return held if held >= max(_OTHERS_GIB, asked - free) else 0.0
 
 
 def _others(held: float, text: str, phase: str) -> MemoryFailure:
@@ -121,8 +130,7 @@ def _others(held: float, text: str, phase: str) -> MemoryFailure:
     return MemoryFailure(
         "gpu_in_use",
         f"other processes hold {held * 1024:,.0f} MiB of the GPU's memory ({numbers})",
-        "nvidia-smi names them: close them, python deploy/stop.py --all for servers, kill what a "
-        "run of before left over; then resume",
+        GPU_IN_USE_REMEDY,
         phase,
     )
 

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from time import sleep
 from typing import Any, NamedTuple
 
 from palmswift.command import Console
@@ -23,6 +24,9 @@ from palmswift.recipes.recipe import Recipe
 
 TRANSIENT = ("network", "file_system")
 """Failures that may be gone a little later."""
+
+OUT_OF_MEMORY = ("out_of_memory", "gpu_in_use")
+"""Failures after which less memory is taken."""
 
 BACKOFF_SECONDS = (5.0, 20.0, 60.0)
 """How long is waited before a transient failure is tried again; the last one holds for the rest."""
@@ -67,13 +71,14 @@ def train_until_it_ends(
             }
         )
         _note_attempts(run, attempts)
-        if verdict.failure is None or number == allowed:
+        if verdict.failure is None or number == allowed or run.stop_asked:
             return verdict, attempts
-        head = f"retry    {number + 1} of {allowed}"
         if verdict.failure.kind in TRANSIENT:
             wait = BACKOFF_SECONDS[min(number, len(BACKOFF_SECONDS)) - 1]
-            console.note(f"{head} in {wait:.0f} s: {verdict.failure.cause}")
-            time.sleep(wait)
+            told = f"{number + 1} of {allowed} in {wait:.0f} s: {verdict.failure.cause}"
+            console.note(f"retry    {told}")
+            run.events.note("retry", told)
+            sleep(wait)
             changes = []
             continue
         climbed = _climb(run, recipe, verdict.failure)
@@ -81,10 +86,12 @@ def train_until_it_ends(
             return verdict, attempts
         recipe, changes = climbed.recipe, climbed.changes
         where = _prepare(run, climbed)
-        console.note(
-            f"{head}: {verdict.failure.cause}; now {', '.join(changes)} "
+        told = (
+            f"{number + 1} of {allowed}: {verdict.failure.cause}; now {', '.join(changes)} "
             f"({', '.join(climbed.reasons)}), {where}"
         )
+        console.note(f"retry    {told}")
+        run.events.note("retry", told)
         if climbed.renews_data:
             run.state.stages["data"].state = "interrupted"  # with other rows than it is to have
             launching.renew_data()
@@ -105,7 +112,7 @@ def _note_attempts(run: RunFolder, attempts: list[dict[str, Any]]) -> None:
 
 
 def _climb(run: RunFolder, recipe: Recipe, failure: Diagnosis) -> Climb | None:
-    if failure.kind != "out_of_memory":
+    if failure.kind not in OUT_OF_MEMORY:
         return None
     try:
         lengths = read_lengths(str(run.data / "report.json"))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from palmswift.errors import Problem
 from palmswift.plan.recipe_run import shape_of_model
 from palmswift.recipes.check import check_recipe
 from palmswift.recipes.plugins import shipped_plugins
@@ -70,8 +71,17 @@ def with_swift(recipe: Recipe, **values: Any) -> Recipe:
 
 def is_sound(recipe: Recipe) -> bool:
     """Whether `palmswift recipes check` has nothing against it."""
+    return not _faults(recipe)
+
+
+def is_as_sound(changed: Recipe, recipe: Recipe) -> bool:
+    """Whether a change brings nothing that `palmswift recipes check` has something against."""
+    return _faults(changed) <= _faults(recipe)
+
+
+def _faults(recipe: Recipe) -> set[Problem]:
     values = recipe.model_dump(mode="json", exclude_none=True, exclude={"base"})
-    return not check_recipe(RecipeText(Path(recipe.name), values, {}, ()))
+    return set(check_recipe(RecipeText(Path(recipe.name), values, {}, ())))
 
 
 def _plugin(name: str, why: str) -> Step:
