@@ -106,8 +106,7 @@ class ProcessGroup:
             return
         with uninterrupted():
             self._guard.dismiss()
-            self._guard = _Guard(self.grace)
-            self._guard.watch(self.pid, self.mark)
+            self._guard = _Guard(self.grace, f"{self.pid} {self.mark}")
 
     @property
     def pid(self) -> int:
@@ -149,9 +148,10 @@ class ProcessGroup:
 class _Guard:
     """A small process that ends a group when our end of its pipe closes without a word."""
 
-    def __init__(self, grace: float) -> None:
+    def __init__(self, grace: float, watched: str = "") -> None:
+        """`watched` is a group that runs already, with its mark: guarded from the first moment."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "palmswift.guard", str(grace)],
+            [sys.executable, "-m", "palmswift.guard", str(grace), *filter(None, [watched])],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

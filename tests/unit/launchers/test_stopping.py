@@ -47,7 +47,7 @@ def _is_guard(process: psutil.Process) -> bool:
 class Launched:
     """A launcher on a run that has its data, with its words in files."""
 
-    def __init__(self, swift: StandIn, mode: str, **streams: int) -> None:
+    def __init__(self, swift: StandIn, mode: str, script: str = "train.py", **streams: int) -> None:
         swift.set("oom")
         main(["--recipe", "mine"])
         swift.set(mode)
@@ -55,7 +55,7 @@ class Launched:
         self.told = swift.folder / "told"
         with self.told.open("wb") as told:
             self.process = subprocess.Popen(
-                [sys.executable, str(REPOSITORY / "launchers/train.py"), "--resume", "latest"],
+                [sys.executable, str(REPOSITORY / "launchers" / script), "--resume", "latest"],
                 **{"stdout": told, "stderr": told, **streams},  # type: ignore[call-overload]
                 env={**os.environ},
                 start_new_session=True,
@@ -91,6 +91,20 @@ def test_the_first_signal_lets_the_step_be_saved_and_the_run_goes_on_from_it(
     assert swift.calls[-1]["resume_from_checkpoint"] == [
         str(launched.run.training / "checkpoint-3")
     ]
+
+
+def test_the_pipeline_stops_in_its_training_as_the_training_alone(
+    tmp_path: Path, swift: StandIn
+) -> None:
+    launched = Launched(swift, "orderly", "pipeline.py")
+    launched.process.send_signal(signal.SIGTERM)
+    assert launched.process.wait(30) == 130
+    assert processes_of(tmp_path) == []
+    assert launched.state() == "interrupted"
+    assert "stopped after step 3" in launched.said
+    assert f"go on with: python launchers/pipeline.py --resume {launched.run.path.name}" in (
+        launched.said
+    )
 
 
 def test_a_second_signal_ends_a_training_that_does_not_hear(tmp_path: Path, swift: StandIn) -> None:
