@@ -217,7 +217,7 @@ def _frame(values: Sequence[float]) -> tuple[float, float]:
 
 
 def ticks(low: float, high: float, most: int) -> list[float]:
-    """About `most` round values within the axis, in steps of 1, 2, 2.5 or 5 times a power of ten."""
+    """About `most` round values within the axis: 1, 2, 2.5 or 5 times a power of ten apart."""
     span = high - low
     if not (0 < span < math.inf):
         return [low]
