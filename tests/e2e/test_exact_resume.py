@@ -59,6 +59,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         ("full", ["kill-weights@12"]),
         ("full", ["kill-seal@16"]),
         ("lora-workers", ["kill@10"]),
+        ("dpo", ["kill@10"]),
     ],
 )
 def test_what_was_killed_ends_as_what_was_left_alone(

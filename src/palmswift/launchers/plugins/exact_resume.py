@@ -232,6 +232,8 @@ def _install() -> None:
         save_gathered(self, output_dir)
 
     def save_gathered(self: Any, output_dir: str) -> None:
+        if not hasattr(self, "_tr_loss"):  # PPO has a loop of its own
+            return
         write_whole(Path(output_dir) / STATE.format(self.args.process_index), gathered(self))
 
     @functools.wraps(load_rng)

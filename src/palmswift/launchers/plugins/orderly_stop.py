@@ -42,7 +42,7 @@ class EvaluationCut(Exception):
 
 
 class OrderlyStop(TrainerCallback):  # type: ignore[misc]  # transformers is not followed by mypy
-    """Looks for the request, and leaves once a checkpoint is saved."""
+    """Looks for the request, and has a checkpoint saved."""
 
     def __init__(self, trainer: Any, folder: Path | None) -> None:
         self.trainer = trainer
@@ -50,6 +50,7 @@ class OrderlyStop(TrainerCallback):  # type: ignore[misc]  # transformers is not
         self.stepped = False
         self.decided = False
         self.leaving = False
+        self.saved = -1
         self._group: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **named: Any) -> None:
@@ -76,9 +77,8 @@ class OrderlyStop(TrainerCallback):  # type: ignore[misc]  # transformers is not
             raise EvaluationCut
 
     def on_save(self, args: Any, state: Any, control: Any, **named: Any) -> None:
-        """The checkpoint is whole."""
-        if self.leaving:
-            self.leave(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        """Each process remembers which step has a checkpoint."""
+        self.saved = state.global_step
 
     def asked(self) -> bool:
         """Whether any process has found the request; the same answer in all of them."""
@@ -92,11 +92,17 @@ class OrderlyStop(TrainerCallback):  # type: ignore[misc]  # transformers is not
             self.decided = found
         return self.decided
 
-    def leave(self, checkpoint: Path) -> None:
-        """Answer, and end this process."""
-        state = self.trainer.state
-        get_logger().info(f"orderly_stop: stopped after step {state.global_step}: {checkpoint}")
-        self._write(STOPPED, {"step": state.global_step, "checkpoint": str(checkpoint)})
+    @property
+    def checkpoint(self) -> Path:
+        """That of the step that was taken last."""
+        step = self.trainer.state.global_step
+        return Path(self.trainer.args.output_dir) / f"checkpoint-{step}"
+
+    def leave(self) -> None:
+        """Answer, and end this process: the checkpoint is whole, and all have been told of it."""
+        step = self.trainer.state.global_step
+        get_logger().info(f"orderly_stop: stopped after step {step}: {self.checkpoint}")
+        self._write(STOPPED, {"step": step, "checkpoint": str(self.checkpoint)})
         raise SystemExit(0)
 
     def _write(self, name: str, document: dict[str, Any]) -> None:
@@ -111,6 +117,7 @@ class OrderlyStop(TrainerCallback):  # type: ignore[misc]  # transformers is not
 def _install() -> None:
     """Act on `swift sft`, `pt` and `rlhf`; no other command trains."""
     train, evaluate = SwiftMixin.train, Trainer._evaluate
+    log_and_save = SwiftMixin._maybe_log_save_evaluate
 
     @functools.wraps(train)
     def train_until_asked(self: Any, *args: Any, **named: Any) -> Any:
@@ -128,20 +135,28 @@ def _install() -> None:
         except EvaluationCut:  # exact_resume has put the random numbers back
             _save_before_evaluation(self)
 
+    @functools.wraps(log_and_save)
+    def log_save_and_leave(self: Any, *args: Any, **named: Any) -> None:
+        log_and_save(self, *args, **named)
+        stop = getattr(self, "orderly_stop", None)
+        if stop is not None and stop.leaving:
+            stop.leave()
+
     SwiftMixin.train, Trainer._evaluate = train_until_asked, evaluate_until_asked
+    SwiftMixin._maybe_log_save_evaluate = log_save_and_leave
 
 
 def _save_before_evaluation(trainer: Any) -> None:
     """Save what the trainer was before its evaluation, note that this is due, and leave."""
-    stop, state = trainer.orderly_stop, trainer.state
-    folder = Path(trainer.args.output_dir) / f"checkpoint-{state.global_step}"
+    stop = trainer.orderly_stop
     trainer.evaluation_due = True
-    stop.leaving = True
-    if folder.is_dir():  # the step was saved before an evaluation at the epoch's end
-        trainer.save_gathered(str(folder))
-        stop.leave(folder)
-    trainer._save_checkpoint(trainer.model, None)
-    trainer.control = trainer.callback_handler.on_save(trainer.args, state, trainer.control)
+    if stop.saved == trainer.state.global_step:  # before an evaluation at the epoch's end
+        trainer.save_gathered(str(stop.checkpoint))
+    else:
+        trainer._save_checkpoint(trainer.model, None)
+        told = (trainer.args, trainer.state, trainer.control)
+        trainer.control = trainer.callback_handler.on_save(*told)
+    stop.leave()
 
 
 _install()
