@@ -15,6 +15,7 @@ import contextlib
 import datetime
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -172,6 +173,26 @@ def accounted(work: Path, steps: int) -> dict[str, float]:
     }
 
 
+def imports(statement: str) -> dict[str, Any]:
+    """Seconds of an import in a new Python, by package: each module's own time, added up."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", statement],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    spent: dict[str, float] = {}
+    for own, module in re.findall(r"^import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)", done.stderr, re.M):
+        package = module.partition(".")[0]
+        spent[package] = spent.get(package, 0.0) + int(own) / 1e6
+    largest = sorted(spent.items(), key=lambda pair: -pair[1])[:8]
+    return {
+        "statement": statement,
+        "seconds": round(sum(spent.values()), 2),
+        "largest": {package: round(seconds, 2) for package, seconds in largest},
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
@@ -233,6 +254,8 @@ def _record(
             "supervised_s": median([one.first_step for one, _ in pairs]),
             "bare_s": median([two.first_step for _, two in pairs]),
             "differences_s": [round(one.first_step - two.first_step, 2) for one, two in pairs],
+            "wrapper": imports("import swift.cli.main"),
+            "training": imports("from swift.pipelines import sft_main"),
         },
     }
 
