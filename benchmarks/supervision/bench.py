@@ -209,7 +209,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             shutil.copytree(source, work / name, dirs_exist_ok=True)
         else:
             shutil.copy2(source, work / name)
-    supervised(work, 2)  # the model is made, and files are in the cache
+    if not (work / "models").is_dir():
+        supervised(work, 2)  # makes the model
     pairs = []
     for _ in range(arguments.rounds):
         with_us, run = supervised(work, arguments.steps)
