@@ -460,7 +460,7 @@ PLANTED: dict[str, Fault] = {
     ),
     "unchanged": Fault("weights_unchanged", {"learning_rate": 0.0, "max_steps": 4}),
     "no_trained_tokens": Fault(
-        "loss_zero",
+        "no_trained_tokens",
         {**_OWN_ROWS, "max_length": 32, "truncation_strategy": "right"},
         _rows(*[_dialogue("再见，祝您身体健康。" * 20)] * 8),
     ),

@@ -18,8 +18,9 @@ END = "<!-- end of the written part -->"
 
 JUDGED: dict[str, str] = {
     "no_steps": "no step was taken, or none was logged",
+    "no_trained_tokens": "no token has a loss: every loss is NaN or 0, and every gradient is 0",
     "loss_not_finite": "a training loss is NaN or infinite",
-    "loss_zero": "the loss is 0 at every step: no token is trained on",
+    "loss_zero": "the loss is 0 at every step",
     "loss_stuck": "the loss is the same number at every step",
     "loss_exploded": "the last tenth of the run lies more than 1.5 times above the first, and more "
     "than 3 times above the lowest",

@@ -302,7 +302,8 @@ FAILURES: tuple[Failure, ...] = (
         "the port is taken{port}",
         "a run of before may still be there (ps); another with env MASTER_PORT or --port",
         raised=r"(?i)address already in use(?:.*?port[:=]? ?(?P<port>\d+))?|EADDRINUSE",
-        line=r"(?i).*The server socket has failed to (?:listen|bind).*",
+        line=r"(?i).*The server socket has failed to (?:listen|bind)"
+        r"|.*error while attempting to bind.*address already in use",
     ),
     # Hubs and the network
     Failure(

@@ -46,6 +46,13 @@ def faults(records: Sequence[LogRecord], task: str) -> Finding | None:
             "ms-swift ended well but took no logged step",
             "more rows, more epochs, or a smaller swift.logging_steps",
         )
+    if task != "grpo" and _nothing_is_trained_on(trained):
+        return Finding(
+            "no_trained_tokens",
+            "no token of any row is trained on: every loss is NaN or 0, and every gradient is 0",
+            "answers that are cut off by swift.max_length, or masked by swift.loss_scale: "
+            "python data/preview.py FILE --recipe NAME shows the trained tokens in colour",
+        )
     if bad := [record.step for record in trained if not math.isfinite(record.loss or 0.0)]:
         return Finding(
             "loss_not_finite",
@@ -61,6 +68,15 @@ def faults(records: Sequence[LogRecord], task: str) -> Finding | None:
             _LOWER_RATE + "; bfloat16 or float32 instead of float16",
         )
     return _reward_fault(trained) if task == "grpo" else _loss_fault(trained, losses)
+
+
+def _nothing_is_trained_on(trained: Sequence[LogRecord]) -> bool:
+    """The mean over no tokens is NaN (0 / 0), or 0, and has no gradient."""
+    losses = [record.loss for record in trained if record.loss is not None]
+    norms = [record.numbers.get("grad_norm") for record in trained]
+    return all(not math.isfinite(loss) or loss == 0 for loss in losses) and all(
+        norm == 0 for norm in norms
+    )
 
 
 def _lost_gradient(trained: Sequence[LogRecord]) -> int | None:
@@ -80,7 +96,7 @@ def _loss_fault(trained: Sequence[LogRecord], losses: Sequence[float]) -> Findin
         return Finding(
             "loss_zero",
             "the training loss is 0 throughout: nothing was learnt from",
-            "no token has a loss: look at the rows' trained tokens in data/report.html",
+            "look at the rows' trained tokens in data/report.html",
         )
     if len(losses) >= _FEWEST and len(set(losses)) == 1:
         return Finding(

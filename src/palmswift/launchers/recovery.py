@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from time import sleep
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from palmswift.command import Console
-from palmswift.errors import InputError
+from palmswift.errors import ChildError, InputError
 from palmswift.files import write_text
-from palmswift.launchers.diagnosis import Diagnosis
+from palmswift.launchers.diagnosis import Diagnosis, diagnose
 from palmswift.launchers.ladder import Climb, Situation, climb
 from palmswift.launchers.machine import conditions_here
 from palmswift.launchers.run_folder import RunFolder, checkpoints
@@ -21,6 +21,8 @@ from palmswift.launchers.verdict import Verdict
 from palmswift.plan.lengths import read_lengths
 from palmswift.recipes.load import resolved_yaml
 from palmswift.recipes.recipe import Recipe
+
+Result = TypeVar("Result")
 
 TRANSIENT = ("network", "file_system")
 """Failures that may be gone a little later."""
@@ -37,8 +39,8 @@ class Launching(NamedTuple):
 
     launch: Callable[[Recipe, Path | None], Verdict]
     """Train the recipe, from a checkpoint or from the start, and judge what it left."""
-    renew_data: Callable[[], None]
-    """Judge the rows again, under the run's recipe as it is then."""
+    plan_again: Callable[[], None]
+    """Judge the rows again where they have to be, and write plan.json anew."""
 
 
 def train_until_it_ends(
@@ -52,6 +54,8 @@ def train_until_it_ends(
     attempts = list(earlier)
     recipe, changes = run.training_recipe, list[str]()
     allowed = run.recipe.recovery.attempts
+    if earlier:
+        _note_attempts(run, attempts)
     for number in range(1, allowed + 1):
         kept = take_up(run, console)
         if not kept:
@@ -59,26 +63,14 @@ def train_until_it_ends(
             shutil.rmtree(run.training, ignore_errors=True)
         begun = time.monotonic()
         verdict = launching.launch(recipe, kept[-1] if kept else None)
-        attempts.append(
-            {
-                "number": len(attempts) + 1,
-                "changes": changes,
-                "resumed_from": kept[-1].name if kept else None,
-                "steps": verdict.steps,
-                "outcome": _outcome(verdict.failure),
-                "cause": verdict.failure.cause if verdict.failure else "",
-                "seconds": round(time.monotonic() - begun, 1),
-            }
-        )
+        begin = kept[-1].name if kept else None
+        attempt = {"number": len(attempts) + 1, "changes": changes, "resumed_from": begin}
+        attempts.append({**attempt, **_ending(verdict, time.monotonic() - begun)})
         _note_attempts(run, attempts)
         if verdict.failure is None or number == allowed or run.stop_asked:
             return verdict, attempts
         if verdict.failure.kind in TRANSIENT:
-            wait = BACKOFF_SECONDS[min(number, len(BACKOFF_SECONDS)) - 1]
-            told = f"{number + 1} of {allowed} in {wait:.0f} s: {verdict.failure.cause}"
-            console.note(f"retry    {told}")
-            run.events.note("retry", told)
-            sleep(wait)
+            _wait(run, console, verdict.failure, number)
             changes = []
             continue
         climbed = _climb(run, recipe, verdict.failure)
@@ -86,22 +78,61 @@ def train_until_it_ends(
             return verdict, attempts
         recipe, changes = climbed.recipe, climbed.changes
         where = _prepare(run, climbed)
-        told = (
-            f"{number + 1} of {allowed}: {verdict.failure.cause}; now {', '.join(changes)} "
-            f"({', '.join(climbed.reasons)}), {where}"
-        )
-        console.note(f"retry    {told}")
-        run.events.note("retry", told)
+        because = f"now {', '.join(changes)} ({', '.join(climbed.reasons)}), {where}"
+        _tell(run, console, f"{number + 1} of {allowed}: {verdict.failure.cause}; {because}")
         if climbed.renews_data:
             run.state.stages["data"].state = "interrupted"  # with other rows than it is to have
-            launching.renew_data()
+        launching.plan_again()
     raise AssertionError("a recovery has at least one attempt")
 
 
-def _outcome(failure: Diagnosis | None) -> str:
-    if failure is None:
-        return "done"
-    return f"{failure.kind} ({failure.phase})" if failure.phase else failure.kind
+def with_patience(
+    run: RunFolder, log: Path, console: Console, work: Callable[[], Result]
+) -> Result:
+    """What `work` gives, whose child writes to `log`; again where that failed by a transient fault.
+
+    `ChildError` when it fails otherwise, or too often; with the cause and the remedy where they are
+    known.
+    """
+    allowed = run.recipe.recovery.attempts
+    for number in range(1, allowed + 1):
+        start = log.stat().st_size if log.is_file() else 0
+        try:
+            return work()
+        except ChildError as error:
+            found = diagnose(log, 1, start=start)
+            if found.kind in TRANSIENT and number < allowed:
+                _wait(run, console, found, number)
+            elif found.kind == "unknown":
+                raise
+            else:
+                summary = f"{error.summary}: {found.cause} ({found.kind})"
+                raise ChildError(summary, error.problems, remedy=found.remedy) from error
+    raise AssertionError("there is at least one attempt")
+
+
+def _wait(run: RunFolder, console: Console, failure: Diagnosis, number: int) -> None:
+    wait = BACKOFF_SECONDS[min(number, len(BACKOFF_SECONDS)) - 1]
+    allowed = run.recipe.recovery.attempts
+    _tell(run, console, f"{number + 1} of {allowed} in {wait:.0f} s: {failure.cause}")
+    sleep(wait)
+
+
+def _tell(run: RunFolder, console: Console, text: str) -> None:
+    console.note(f"retry    {text}")
+    run.events.note("retry", text)
+
+
+def _ending(verdict: Verdict, seconds: float) -> dict[str, Any]:
+    """How an attempt ended, for run.json."""
+    failure = verdict.failure
+    outcome = failure.kind if failure else "done"
+    return {
+        "steps": verdict.steps,
+        "outcome": f"{outcome} ({failure.phase})" if failure and failure.phase else outcome,
+        "cause": failure.cause if failure else "",
+        "seconds": round(seconds, 1),
+    }
 
 
 def _note_attempts(run: RunFolder, attempts: list[dict[str, Any]]) -> None:

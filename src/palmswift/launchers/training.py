@@ -12,6 +12,7 @@ from palmswift.command import Console
 from palmswift.data.policy import kind_of
 from palmswift.data.progress import for_terminal
 from palmswift.data.read import open_files
+from palmswift.data.report import DataReport
 from palmswift.data.sanitize import TemplateSpec, sanitize
 from palmswift.errors import ChildError, GateError, InputError, Problem
 from palmswift.files import sha256_of, write_json, write_text
@@ -37,7 +38,7 @@ from palmswift.launchers.record import (
     model_contents,
     swift_arguments,
 )
-from palmswift.launchers.recovery import Launching, train_until_it_ends
+from palmswift.launchers.recovery import Launching, train_until_it_ends, with_patience
 from palmswift.launchers.render import Rendered, render_training
 from palmswift.launchers.resumption import refuse_changed_rows
 from palmswift.launchers.run_folder import RunFolder
@@ -204,21 +205,26 @@ def data_stage(run: RunFolder, model: str, console: Console) -> dict[str, Any]:
         return run.facts("data")
     recipe = run.training_recipe
     with run.stage("data") as facts:
-        report = sanitize(
-            [project_path(name) for name in recipe.data.train],
-            [project_path(name) for name in recipe.data.val],
-            run.data,
-            settings=recipe.data,
-            template=TemplateSpec(
-                command=recipe.swift_command,
-                arguments={**source_arguments(recipe, model), **recipe.swift},
-                env=child_environment(recipe, model),
-            ),
-            log=run.logs / "data.log",
-            kind=kind_of(recipe.task),
-            recipe=recipe,
-            progress=for_terminal(),
-        )
+        log = run.logs / "data.log"
+
+        def judge_rows() -> DataReport:
+            return sanitize(
+                [project_path(name) for name in recipe.data.train],
+                [project_path(name) for name in recipe.data.val],
+                run.data,
+                settings=recipe.data,
+                template=TemplateSpec(
+                    command=recipe.swift_command,
+                    arguments={**source_arguments(recipe, model), **recipe.swift},
+                    env=child_environment(recipe, model),
+                ),
+                log=log,
+                kind=kind_of(recipe.task),
+                recipe=recipe,
+                progress=for_terminal(),
+            )
+
+        report = with_patience(run, log, console, judge_rows)
         facts.update(
             read=report.read,
             kept=report.kept,
@@ -274,12 +280,12 @@ def train_stage(run: RunFolder, model: str, console: Console) -> Path:
         console.note(f"train    {recipe.swift_command}{where}; log: {shown(log)}")
         return run_attempt(run, command, log)
 
-    def renew_data() -> None:
+    def plan_again() -> None:
         data_stage(run, model, console)
         write_plan(run)
 
     with run.stage("train") as facts:
-        launching = Launching(launch, renew_data)
+        launching = Launching(launch, plan_again)
         verdict, attempts = train_until_it_ends(run, launching, console, earlier)
         facts.update(_facts(verdict, run))
         if verdict.failure is not None:

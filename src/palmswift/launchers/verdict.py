@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from palmswift.launchers.checkpoint_files import missing_parts
+from palmswift.launchers.checkpoint_files import missing_parts, read_document
 from palmswift.launchers.diagnosis import Diagnosis, diagnose
 from palmswift.launchers.loss_history import faults, remarks
 from palmswift.launchers.run_folder import checkpoints, trainer_state
@@ -112,7 +112,7 @@ def _checkpoint_fault(wanted: Path | None, output: Path, expected: Expected) -> 
             "delete it and resume: the training goes on from the one before",
         )
     try:
-        weights = check_weights(wanted, expected.base)
+        weights = check_weights(wanted, expected.base or _recorded_base(wanted))
     except (TornFile, OSError) as error:
         return Diagnosis(
             "checkpoint_broken",
@@ -134,6 +134,12 @@ def _checkpoint_fault(wanted: Path | None, output: Path, expected: Expected) -> 
             "(swift.target_modules, swift.freeze_parameters)",
         )
     return None
+
+
+def _recorded_base(checkpoint: Path) -> Path | None:
+    """The folder that ms-swift loaded the model from, a hub's cache mostly, by its own account."""
+    recorded = (read_document(checkpoint / "args.json") or {}).get("model_dir")
+    return Path(recorded) if isinstance(recorded, str) and recorded else None
 
 
 def _wanted(

@@ -144,7 +144,11 @@ def _levers(recipe: Recipe) -> list[Step]:
         ),
         set_argument("use_liger_kernel", True, "the loss without logits, the same to rounding"),
         set_argument("lora_dropout", 0.0, "no masks and dropped copies; 3 epochs hardly need them"),
-        set_argument("per_device_eval_batch_size", 1, "evaluates row by row, with the same result"),
+        set_argument(
+            "per_device_eval_batch_size",
+            1,
+            "evaluates row by row; eval_loss is then a mean over rows",
+        ),
     ]
     if isinstance(batch, int) and batch > 1 and isinstance(accumulation, int):
         more = batch * accumulation

@@ -132,3 +132,12 @@ def test_any_bytes_have_a_diagnosis_of_bounded_length(
     found = diagnose(log, code)
     assert found.cause
     assert len(found.cause) <= 300
+
+
+@pytest.mark.parametrize("name", ["bad_flag", "broken_data", "reward_raised", "no_cuda"])
+def test_a_row_that_tells_of_an_error_hides_no_real_one(tmp_path: Path, name: str) -> None:
+    row = (LOGS / "killed_after_a_row_of_an_error.log").read_text("utf-8")
+    assert "torch.OutOfMemoryError: CUDA out of memory" in row
+    log = tmp_path / "log"
+    log.write_text(row + (LOGS / f"{name}.log").read_text("utf-8"), "utf-8")
+    assert diagnose(log, 1).kind == MANIFEST[name]["kind"]

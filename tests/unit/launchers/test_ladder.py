@@ -151,6 +151,16 @@ def test_a_recipe_that_cannot_be_smaller_is_left(phase: str) -> None:
     assert climb(recipe, Situation(phase)) is None
 
 
+def test_an_allocator_that_wastes_less_comes_with_the_first_change() -> None:
+    recipe = _recipe(gpu_mib=8188, per_device_train_batch_size=2)
+    first = climb(recipe, Situation("backward"))
+    second = climb(first.recipe, Situation("backward")) if first else None
+    assert first is not None and second is not None
+    assert len(first.changes) == 1
+    assert second.changes[0] == "env.PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True"
+    assert len(second.changes) == 2
+
+
 def test_one_of_several_machines_changes_nothing_by_itself() -> None:
     swift = {"per_device_train_batch_size": 8}
     recipe = make_recipe(swift=swift, launch={"nodes": 2, "processes": 2})

@@ -55,6 +55,12 @@ def test_losses_tell_how_a_training_went(losses: list[float], kind: str) -> None
     assert _kind(_records(losses)) == kind
 
 
+@pytest.mark.parametrize("loss", [NAN, 0.0])
+def test_a_loss_over_no_tokens_is_told_as_that(loss: float) -> None:
+    assert _kind(_records([loss] * 3, [0.0] * 3)) == "no_trained_tokens"
+    assert _kind(_records([2.0, loss], [1.0, 0.0])) == ("loss_not_finite" if loss else "")
+
+
 def test_the_step_of_the_first_loss_that_is_no_number_is_told() -> None:
     found = faults(_records([2.0, 1.0, NAN, NAN]), "dpo")
     assert found is not None

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from support_data import CharacterJudge
 from support_runs import StandIn, prepare_project, write_project_recipe
 
+from palmswift.errors import ChildError
 from palmswift.launchers import recovery
 from palmswift.launchers.run_folder import RunFolder, find_run
 from palmswift.launchers.train import main
 
 BATCH, STEPS = "per_device_train_batch_size", "gradient_accumulation_steps"
 EVALUATED = "per_device_eval_batch_size"
+LOGS = Path(__file__).parents[2] / "data" / "training_logs"
 
 
 @pytest.fixture
@@ -133,6 +135,19 @@ def test_a_run_that_is_resumed_goes_on_as_it_was_recovered(tmp_path: Path, swift
     assert [attempt["number"] for attempt in _attempts(_run())] == [1, 2, 3, 4]
 
 
+def test_attempts_outlive_an_interruption(
+    tmp_path: Path, swift: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    swift.set(f"small {BATCH}=2")
+    assert _train(tmp_path, recovery={"attempts": 2}) == 3
+    monkeypatch.setattr("palmswift.launchers.training.run_attempt", interrupted)
+    assert main(["--resume", "latest"]) == 130
+    assert [attempt["number"] for attempt in _attempts(_run())] == [1, 2]
+
+
 @pytest.mark.parametrize("mode", ["killed", "nan", "nothing"])
 def test_what_cannot_be_mended_is_not_tried_again(
     tmp_path: Path, swift: StandIn, mode: str
@@ -215,3 +230,46 @@ def test_shorter_rows_are_judged_anew_and_those_left_out_are_accounted_for(
         in (said)
     )
     assert list(run.state.stages) == ["model", "data", "train"]
+
+
+class _CutOff(CharacterJudge):
+    """Writes what a real child wrote and fails as often as `logs` has names."""
+
+    logs: ClassVar[list[str]] = []
+
+    def __init__(self, *args: Any, log: Path, **options: Any) -> None:
+        super().__init__(*args, log=log, **options)
+        if self.logs:
+            text = (LOGS / f"{self.logs.pop(0)}.log").read_text(encoding="utf-8")
+            log.parent.mkdir(exist_ok=True)
+            with log.open("a", encoding="utf-8") as stream:
+                stream.write(text)
+            raise ChildError("the template could not be asked")
+
+
+def test_rows_are_judged_again_when_the_hub_could_not_be_reached(
+    tmp_path: Path,
+    swift: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("palmswift.data.gate.TemplateJudge", _CutOff)
+    monkeypatch.setattr(_CutOff, "logs", ["network", "network_modelscope"])
+    assert _train(tmp_path) == 0
+    assert capsys.readouterr().err.count("the model hub could not be reached") == 2
+    assert len(swift.calls) == 1
+
+
+def test_rows_that_cannot_be_judged_for_a_known_reason_are_told_with_its_remedy(
+    tmp_path: Path,
+    swift: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("palmswift.data.gate.TemplateJudge", _CutOff)
+    monkeypatch.setattr(_CutOff, "logs", ["hub_gated", "hub_gated"])
+    assert _train(tmp_path) == 3
+    said = capsys.readouterr().err
+    assert "(hub_auth)" in said
+    assert "export HF_TOKEN" in said
+    assert _CutOff.logs == ["hub_gated"]
