@@ -56,7 +56,8 @@ class Taken(NamedTuple):
     ours_mib: float = 0.0
     """Most memory of the launcher and its guard (PSS: shared pages by share)."""
     ours_cpu: float = 0.0
-    """Processor seconds of the launcher and its guard while it trained."""
+    """Processor seconds of the launcher and its guard from the first step to the command's end: the
+    verdict and the page, once a run, are most of it."""
 
 
 class Watched:
