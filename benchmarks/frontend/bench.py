@@ -94,12 +94,7 @@ def _record(timings: dict[str, Timing], rounds: int) -> dict[str, Any]:
         "what": "wall time from start to exit, interleaved rounds, median",
         "command": "python benchmarks/frontend/bench.py",
         "rounds": rounds,
-        "machine": {
-            "cpu": _cpu_model(),
-            "cores": os.cpu_count(),
-            "load_1min": round(os.getloadavg()[0], 2),
-            "system": platform.system(),
-        },
+        "machine": machine(),
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("pydantic", "PyYAML", "Jinja2")},
@@ -113,6 +108,16 @@ def _record(timings: dict[str, Timing], rounds: int) -> dict[str, Any]:
             }
             for command, timing in timings.items()
         },
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What a record says of the machine, and how busy it was."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "load_1min": round(os.getloadavg()[0], 2),
+        "system": platform.system(),
     }
 
 

@@ -217,6 +217,7 @@ def _reproduce(args: argparse.Namespace, console: Console) -> Done:
         original,
         refuse,
         results_compared,
+        was_recovered,
         what_differs,
         with_moved_data,
     )
@@ -231,6 +232,13 @@ def _reproduce(args: argparse.Namespace, console: Console) -> Done:
         refuse(found, differences)
     for difference in differences:
         console.note(f"differs  {difference.part} {difference}")
+    document["recovered"] = was_recovered(found)
+    if document["recovered"]:
+        changes = ", ".join(document["recovered"])
+        console.note(
+            f"note     {found.name} ran out of memory on its way and went on with {changes}; the "
+            "repetition begins as the recipe says, and is changed again if it must be"
+        )
     if args.dry_run:
         console.say(
             f"{found.name} can be repeated here: data, model, code, versions and hardware are as "

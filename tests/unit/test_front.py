@@ -78,6 +78,7 @@ def test_commands_that_load_no_model_import_no_torch() -> None:
             ("list", "palmswift.recipes_command", ["list"]),
             ("check", "palmswift.recipes_command", ["check"]),
             ("diff", "palmswift.recipes_command", ["diff", "demo_cpu", "demo_cpu_lora"]),
+            ("runs", "palmswift.runs_command", ["list"]),
             ("export", "palmswift.recipes_command", ["export", "demo_cpu", "--to", "sh"]),
         ]
     )

@@ -68,6 +68,8 @@ def test_all_stages_end_with_one_screen_that_says_how_it_went_and_how_to_go_on(
     ]
     assert list(run.state.stages) == ["model", "data", "train", "test_base", "test_tuned"]
     assert (run.evaluation / "evaluation_report.html").is_file()
+    page = (run.path / "summary.html").read_text(encoding="utf-8")
+    assert "The training succeeded." in page and "test_tuned" in page
     assert processes_of(tmp_path) == []
 
 

@@ -195,6 +195,15 @@ def test_cleaning_says_what_can_go_and_deletes_it_only_when_told_to(
     assert find_run("latest").is_done("train")
 
 
+def test_what_was_set_aside_as_torn_goes_too(
+    trained: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (trained.path / "torn" / "checkpoint-3").mkdir(parents=True)
+    assert main(["clean", "--yes"]) == 0
+    assert "not whole" in capsys.readouterr().out
+    assert list((trained.path / "torn").iterdir()) == []
+
+
 def test_the_best_the_last_and_the_chosen_checkpoint_are_never_cleaned_away(
     trained: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -275,6 +284,20 @@ def test_all_that_differs_is_said_and_nothing_is_started(
     assert "3 things differ" in capsys.readouterr().out
     assert main(["reproduce", "latest", "--force"]) == 0
     assert len(swift.calls) == 2
+
+
+def test_a_run_that_was_recovered_is_repeated_from_its_beginning_and_that_is_said(
+    trained: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained.state.stages["train"].facts["attempts"] = [
+        {"number": 1, "changes": [], "steps": 2, "outcome": "out_of_memory"},
+        {"number": 2, "changes": ["per_device_train_batch_size 4 -> 2"], "steps": 4},
+    ]
+    trained.save()
+    assert main(["reproduce", "latest", "--dry-run"]) == 0
+    assert "went on with per_device_train_batch_size 4 -> 2" in capsys.readouterr().err
+    assert main(["show", "latest"]) == 0
+    assert "1: as the recipe says: out_of_memory after 2 steps" in capsys.readouterr().out
 
 
 def test_rows_that_have_moved_are_the_same_rows(

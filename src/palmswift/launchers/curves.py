@@ -217,12 +217,12 @@ def _frame(values: Sequence[float]) -> tuple[float, float]:
 
 
 def ticks(low: float, high: float, most: int) -> list[float]:
-    """About `most` round values within the axis, in steps of 1, 2 or 5 times a power of ten."""
+    """About `most` round values within the axis: 1, 2, 2.5 or 5 times a power of ten apart."""
     span = high - low
     if not (0 < span < math.inf):
         return [low]
     step = 10.0 ** math.floor(math.log10(span / most))
-    step *= next((factor for factor in (1, 2, 5, 10) if span / (step * factor) <= most), 10)
+    step *= next((factor for factor in (1, 2, 2.5, 5, 10) if span / (step * factor) <= most), 10)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     found = (float(f"{number * step:.12g}") for number in range(first, last + 1))

@@ -98,6 +98,15 @@ def _digest(path: str) -> str:
     return sha256_of(Path(path))[:12] if is_file(Path(path)) else "missing"
 
 
+def was_recovered(found: Original) -> list[str]:
+    """What recovery changed in the original's recipe on its way; the repetition starts without."""
+    stage = found.state.stages.get("train")
+    attempts = stage.facts.get("attempts") if stage else None
+    if not isinstance(attempts, list):
+        return []
+    return [str(change) for each in attempts for change in each.get("changes") or []]
+
+
 def refuse(found: Original, differences: list[Difference]) -> None:
     """`GateError` with all that differs; nothing when nothing does."""
     if not differences:

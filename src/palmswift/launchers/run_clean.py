@@ -51,6 +51,8 @@ def _of_run(run: RunFolder) -> Iterator[Item]:
             yield Item(name, run.path, why, bytes_under(run.path))
         return
     needed = _needed(run, kept)
+    for path in sorted((run.path / "torn").glob("*")):
+        yield Item(name, path, "not whole", bytes_of(path))
     for path in sorted(run.training.glob("checkpoint-*")):
         if path.is_symlink() or path in needed:
             continue

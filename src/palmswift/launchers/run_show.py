@@ -49,6 +49,11 @@ def _training(run: RunFolder, line: RunLine) -> Iterator[tuple[str, str]]:
         loss = "" if line.loss is None else f", loss {line.loss:.4g}"
         lowest = "" if line.eval_loss is None else f", lowest eval loss {line.eval_loss:.4g}"
         yield "trained", f"{line.steps} steps{loss}{lowest}"
+    attempts = facts.get("attempts")
+    for attempt in attempts if isinstance(attempts, list) else []:
+        changes = ", ".join(map(str, attempt.get("changes") or [])) or "as the recipe says"
+        said = f"{attempt.get('outcome')} after {attempt.get('steps')} steps"
+        yield "attempt", f"{attempt.get('number')}: {changes}: {said}"
     memory = facts.get("memory")
     if isinstance(memory, dict):
         yield "memory", memory_words(memory)

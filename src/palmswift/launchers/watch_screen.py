@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _CURVE_WIDTH, _CURVE_HEIGHT = 56, 5
 _BAR_WIDTH = 28
+_DRAWN_EVERY = 0.9
+"""Seconds: a picture takes 7 ms of a processor."""
 _ROOM_FOR_CURVE = 20
 """Lines that a terminal must have for the curve to be shown."""
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -38,6 +40,9 @@ class Picture:
         self._gpus = GpuMeter()
         self._checkpoint = ""
         self._turn = 0
+        self._due = 0.0
+        self._missing: Callable[[], None] | None = None
+        """Draws what was not drawn, since a picture had just been."""
 
     def __enter__(self) -> Picture:
         self._live.start()
@@ -48,11 +53,21 @@ class Picture:
         for event in events:
             if isinstance(event, CheckpointEvent):
                 self._checkpoint = event.name
+        if feed.seconds < self._due and not warning:
+            self._missing = lambda: self._draw(feed, warning)
+            return
+        self._due = feed.seconds + _DRAWN_EVERY
+        self._draw(feed, warning)
+
+    def _draw(self, feed: Feed, warning: str) -> None:
+        self._missing = None
         self._turn += 1
         self._live.update(self._picture(feed.progress, feed.seconds, warning), refresh=True)
 
     def close(self) -> None:
         """Leave the last picture standing."""
+        if self._missing is not None:
+            self._missing()
         self._live.stop()
         self._gpus.close()
 

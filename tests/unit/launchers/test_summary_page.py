@@ -211,4 +211,4 @@ def test_the_journal_may_hold_numbers_as_strings(run: RunFolder) -> None:
     assert json.loads(run.events.path.read_text().splitlines()[0])["loss"] == "Infinity"
     with run.stage("train"):
         pass
-    assert "1 values are NaN or infinite" in _page(run).text
+    assert "NaN or infinite values: 1" in _page(run).text
