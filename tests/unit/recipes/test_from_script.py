@@ -24,6 +24,7 @@ SCRIPTS = sorted((Path(__file__).parents[2] / "data" / "swift_scripts").glob("*.
 TRAININGS = [path for path in SCRIPTS if "only" not in path.stem]
 
 OURS = {"output_dir", "add_version", "logging_nan_inf_filter", "use_hf", "external_plugins"}
+OURS |= {"swanlab_exp_name"}
 """What palmswift gives to every training, beside what a recipe has to say."""
 
 
