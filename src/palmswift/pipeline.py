@@ -121,12 +121,9 @@ def ask_stage(folder: RunFolder, label: str, console: Console) -> None:
 def pipeline_stages(folder: RunFolder, console: Console) -> EvaluationReport:
     """All stages, those that are done left as they are; the evaluation's report."""
     from palmswift.eval.report import JSON_NAME, read_report
-    from palmswift.launchers.export import merge_stage
     from palmswift.launchers.training import train_stages
 
     train_stages(folder, console)
-    if folder.recipe.export.merge:
-        merge_stage(folder, console)
     for label in (BASE, TUNED) if folder.recipe.eval.baseline else (TUNED,):
         try:
             ask_stage(folder, label, console)

@@ -29,6 +29,7 @@ from palmswift.launchers.arguments import (
     source_arguments,
 )
 from palmswift.launchers.attempt import run_attempt
+from palmswift.launchers.export import merge_stage
 from palmswift.launchers.machine import machine_problems, memory_problem, plan_here
 from palmswift.launchers.plugin_files import plugin_path
 from palmswift.launchers.render import Rendered, render_training
@@ -38,7 +39,7 @@ from palmswift.launchers.verdict import Verdict
 from palmswift.paths import project_path
 from palmswift.plan.lengths import Lengths, read_lengths
 from palmswift.recipes.load import load_checked
-from palmswift.recipes.recipe import Recipe
+from palmswift.recipes.recipe import ModelSource, Recipe
 from palmswift.recipes.source import shown
 
 
@@ -109,11 +110,17 @@ def _input_problems(recipe: Recipe) -> list[Problem]:
     for path in map(plugin_path, recipe.plugins):
         if fault := _file_fault(path):
             problems.append(Problem(fault, str(path)))
-    if absent := missing_model(recipe.model):
-        problems.append(Problem(absent))
-    if recipe.model.source == "recipe":
-        problems += _input_problems(load_checked(recipe.model.id).recipe)
+    for model in _models(recipe):
+        if absent := missing_model(model):
+            problems.append(Problem(absent))
+        if model.source == "recipe":
+            problems += _input_problems(load_checked(model.id).recipe)
     return problems
+
+
+def _models(recipe: Recipe) -> list[ModelSource]:
+    """The model that is tuned, and the one that is imitated."""
+    return [recipe.model, *([recipe.teacher] if recipe.teacher else [])]
 
 
 def _file_fault(path: Path) -> str:
@@ -137,14 +144,15 @@ def model_stage(run: RunFolder, console: Console) -> str:
     if run.is_done("model"):
         return str(run.facts("model")["model"])
     with run.stage("model") as facts:
-        model = _provide_model(run, console)
-        facts["model"] = str(model)
-        console.note(f"model    {shown(model) if isinstance(model, Path) else model}")
+        names = ("model", "teacher")
+        for name, source in zip(names, _models(run.recipe), strict=False):
+            found = _provide_model(source, run, console)
+            facts[name] = str(found)
+            console.note(f"{name:<8} {shown(found) if isinstance(found, Path) else found}")
     return str(facts["model"])
 
 
-def _provide_model(run: RunFolder, console: Console) -> str | Path:
-    model = run.recipe.model
+def _provide_model(model: ModelSource, run: RunFolder, console: Console) -> str | Path:
     if model.source == "local":
         return project_path(model.id)
     if model.source == "embedded" and model.embedded is not None:
@@ -224,6 +232,7 @@ def _training_command(run: RunFolder, model: str, resume_from: Path | None) -> R
         val=val if val.is_file() else None,
         output=run.training,
         resume_from=resume_from,
+        teacher=run.facts("model").get("teacher"),
     )
     return render_training(run.recipe, paths)
 
@@ -275,8 +284,12 @@ def _facts(verdict: Verdict, run: RunFolder) -> dict[str, Any]:
 
 
 def train_stages(run: RunFolder, console: Console) -> Path:
-    """Model, data, train: all three, those that are done left as they are; the checkpoint."""
+    """Model, data, train and, where the recipe says so, merge; what is to be used of it.
+
+    Stages that are done are left as they are.
+    """
     model = model_stage(run, console)
     data_stage(run, model, console)
     write_plan(run)
-    return train_stage(run, model, console)
+    checkpoint = train_stage(run, model, console)
+    return merge_stage(run, console) if run.recipe.export.merge else checkpoint

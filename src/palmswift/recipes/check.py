@@ -43,6 +43,8 @@ OWNED: dict[str, dict[str, str]] = {
         "push_to_hub_token": f"{_SECRET}; {_BY_ENVIRONMENT.format('HF_TOKEN')}",
         "resume_from_checkpoint": "use --resume on the command line",
         "rlhf_type": "write task",
+        "teacher_model": "write teacher.id",
+        "teacher_model_revision": "write teacher.revision",
         "swanlab_secret": f"{_SECRET}; take it away",
         "swanlab_token": f"{_SECRET}; {_BY_ENVIRONMENT.format('SWANLAB_API_KEY')}",
         "system": "write data.system",

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 SwiftValue = str | int | float | bool | list[str] | list[int] | list[float] | dict[str, object]
 """What an ms-swift argument can be set to; a list becomes several words, a map becomes JSON."""
 
-Task = Literal["sft", "pt", "dpo", "kto", "orpo", "simpo", "grpo"]
+Task = Literal["sft", "pt", "dpo", "cpo", "orpo", "simpo", "kto", "grpo", "gkd"]
 """The kind of training; all but `sft` and `pt` are rendered as `swift rlhf --rlhf_type TASK`."""
 
 
@@ -80,7 +80,7 @@ class ExportSettings(_Section):
     """What is made of a finished training run."""
 
     merge: bool = False
-    """Merge the adapter into 16-bit weights."""
+    """Merge the adapter into 16-bit weights when the training has ended, and serve those."""
 
 
 class DeploySettings(_Section):
@@ -131,6 +131,8 @@ class Recipe(_Section):
     """The recipe in recipes/bases that this one differs from (one level deep)."""
     task: Task = "sft"
     model: ModelSource
+    teacher: ModelSource | None = None
+    """The model that is imitated; only where the task is gkd, or grpo with a teacher."""
     data: DataSettings = Field(default_factory=DataSettings)
     swift: dict[str, SwiftValue] = Field(default_factory=dict)
     """Arguments of `swift sft|pt|rlhf`, by their own names."""
