@@ -1,4 +1,4 @@
-"""Write train.jsonl, val.jsonl (a sum and the right number) and answers.jsonl (two ways to answer)."""
+"""Write train.jsonl, val.jsonl (sums and right numbers) and answers.jsonl (two ways to answer)."""
 
 import argparse
 import json
@@ -20,7 +20,7 @@ STORIES = {
 
 
 ANSWERS = ("<think>算一算</think>\n<answer>{solution}</answer>", "答案是{solution}。")
-"""How answers.jsonl answers each sum: the form that ms-swift's reward `format` asks for, and not."""
+"""How answers.jsonl answers each sum: as ms-swift's reward `format` asks, and not."""
 
 
 class Sum(NamedTuple):

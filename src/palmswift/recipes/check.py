@@ -15,6 +15,7 @@ from palmswift.recipes.catalogue import (
     load_renames,
     nearest,
 )
+from palmswift.recipes.method_rules import METHOD_IDLE, METHOD_RULES, recipe_problems
 from palmswift.recipes.plugins import is_plugin_file, shipped_plugins
 from palmswift.recipes.rules import Machine, Settings, this_machine, training_problems
 from palmswift.recipes.shape import shape_problems
@@ -138,6 +139,7 @@ def check_recipe(text: RecipeText, machine: Machine | None = None) -> list[Probl
         *_merge_problems(text),
         *_plugin_problems(text),
         *_rule_problems(text, by_key, machine or this_machine()),
+        *recipe_problems(text.values, text.place),
     ]
 
 
@@ -246,8 +248,29 @@ def _rule_problems(
         for name, value in swift.items()
         if name in flags and not any(key[:2] == ("swift", name) for key in wrong)
     }
+
+    def place(name: str) -> str:
+        return text.place(("swift", name))
+
+    yield from training_problems(Settings(said, flags, command, machine), place)
+    # early_stop_interval is every command's; the rest is read by `swift rlhf` alone
+    said.update(_of_the_method(text.values) if command == "rlhf" else {})
+    idle = METHOD_IDLE if command == "rlhf" else ()
     settings = Settings(said, flags, command, machine)
-    yield from training_problems(settings, lambda name: text.place(("swift", name)))
+    yield from training_problems(settings, place, METHOD_RULES, idle)
+
+
+def _of_the_method(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What rules of a method ask for beside its arguments."""
+    launch = values.get("launch")
+    processes = launch.get("processes", 1) if isinstance(launch, dict) else 1
+    nodes = launch.get("nodes", 1) if isinstance(launch, dict) else 1
+    whole = isinstance(processes, int) and isinstance(nodes, int)
+    return {
+        "rlhf_type": values.get("task"),
+        "teacher": values.get("teacher"),
+        "world_size": processes * nodes if whole else 1,
+    }
 
 
 def _plugin_problems(text: RecipeText) -> list[Problem]:
