@@ -14,7 +14,7 @@ from typing import Any
 from swift.rewards import ORM, orms
 
 
-class RightNumber(ORM):
+class RightNumber(ORM):  # type: ignore[misc]  # ms-swift has no types
     """1 where the last number of a completion is the solution, else 0."""
 
     def __call__(self, completions: list[str], solution: list[str], **columns: Any) -> list[float]:
