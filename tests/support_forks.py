@@ -1,191 +1,160 @@
-"""Many runs of the real `swift` for the price of one import: a parent that forks a child for each.
+"""Many commands of the real ms-swift for the price of one import: children of a warm parent.
 
-`PALMSWIFT_SWIFT` names the client, which looks to palmswift like the `swift` command: it hands its
-words, environment, folder and streams to the parent through a socket, and ends as the child does.
-When the client is killed, so is the child.
+`python tests/support_forks.py serve SOCKET` imports ms-swift and then is `swift` for whoever asks:
+`python tests/support_forks.py ask SOCKET sft --model ...` stands in the place of `swift sft ...`,
+with its own environment, working folder and streams, and ends as it does.
 """
 
 from __future__ import annotations
 
+import array
 import contextlib
 import json
 import os
+import runpy
 import shlex
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-PATIENCE = 600.0
-"""Seconds within which ms-swift has to be imported."""
+ROOT = Path(__file__).resolve().parents[1]
 
-
-class Forks:
-    """The client's words, to be used where `swift` is."""
-
-    def __init__(self, address: str) -> None:
-        self.swift = shlex.join([sys.executable, __file__, address])
-
-    def call(self, *words: str) -> str:
-        """What one call prints; `score` asks `support_scores.py`."""
-        done = subprocess.run(
-            [*shlex.split(self.swift), *words], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+SWIFT_ENVIRONMENT = {
+    **{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+    **{"MODELSCOPE_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+    "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")]),
+}
+"""What a parent imports ms-swift with."""
 
 
-@contextlib.contextmanager
-def forks(log: Path) -> Iterator[Forks]:
-    """A parent that has imported ms-swift; gone with all its children when the block is left."""
-    env = {
-        **os.environ,
-        "CUDA_VISIBLE_DEVICES": "",
-        "HF_HUB_OFFLINE": "1",
-        "MODELSCOPE_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    with tempfile.TemporaryDirectory(prefix="forks-") as folder, log.open("ab") as out:
-        address = str(Path(folder) / "socket")
-        listening, ready = os.pipe()
-        parent = subprocess.Popen(
-            [sys.executable, __file__, "--serve", address, str(ready)],
-            stdin=subprocess.PIPE,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env=env,
-            pass_fds=[ready],
-            start_new_session=True,
-        )
-        os.close(ready)
-        try:
-            with os.fdopen(listening, "rb") as told:
-                assert told.read() == b"ready", log.read_text(encoding="utf-8")[-3000:]
-            yield Forks(address)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(parent.pid, signal.SIGKILL)
-            parent.wait(PATIENCE)
-            if parent.stdin is not None:
-                parent.stdin.close()
+def import_swift() -> None:
+    """Import what trainings import, the lazy parts too, so that the children need not."""
+    from swift.pipelines import rlhf_main, sft_main
+    from swift.rlhf_trainers import GRPOTrainer
+    from swift.trainers import Seq2SeqTrainer
+
+    assert all((rlhf_main, sft_main, GRPOTrainer, Seq2SeqTrainer))
 
 
-def _client(address: str, words: Sequence[str]) -> int:
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(address)
-        request = {"words": list(words), "env": dict(os.environ), "cwd": str(Path.cwd())}
-        data = json.dumps(request).encode()
-        socket.send_fds(connection, [len(data).to_bytes(8, "big")], [1, 2])
-        connection.sendall(data)
-        answer = connection.recv(8)
-    return int(answer.decode() or "1")
-
-
-def _serve(address: str, ready: int) -> None:
-    """Answer clients until we are killed, or whoever started us is."""
-    commands = _commands()
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
-        listener.listen()
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        os.write(ready, b"ready")
-        os.close(ready)
-        threading.Thread(target=_end_with_input, daemon=True).start()
-        while True:
-            connection, _ = listener.accept()
-            if os.fork() == 0:
-                listener.close()
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                os._exit(_handle(connection, commands))
-            connection.close()
-
-
-def _end_with_input() -> None:
-    # Not through sys.stdin: the children would inherit its lock, held for ever.
-    while os.read(0, 1):
-        pass
-    os.killpg(0, signal.SIGKILL)
-
-
-def _commands() -> dict[str, Callable[[list[str]], Any]]:
-    """The mains by command, with all that a training of any kind imports."""
-    import peft
-    import swift.rlhf_trainers.gkd_trainer
-    import swift.rlhf_trainers.grpo_trainer
-    import swift.rlhf_trainers.kto_trainer
-    import swift.rlhf_trainers.orpo_trainer
-    import swift.trainers.seq2seq_trainer
-    import transformers.models.qwen3.modeling_qwen3
-    from support_scores import main as score
-    from swift.pipelines import export_main, pretrain_main, rlhf_main, sft_main
-
-    assert peft and swift and transformers
-    return {
-        "sft": sft_main,
-        "pt": pretrain_main,
-        "rlhf": rlhf_main,
-        "export": export_main,
-        "score": score,
-    }
-
-
-def _handle(connection: socket.socket, commands: dict[str, Callable[[list[str]], Any]]) -> int:
-    """Run what one client asks for in a child, and end the child when the client goes."""
-    head, streams, _, _ = socket.recv_fds(connection, 8, 2)
-    size, data = int.from_bytes(head, "big"), b""
-    while len(data) < size:
-        data += connection.recv(size - len(data))
-    request = json.loads(data)
-    child = os.fork()
-    if child == 0:
-        connection.close()
-        os._exit(_run(request, streams, commands))
-    for stream in streams:
-        os.close(stream)
-    gone = threading.Thread(target=_kill_when_gone, args=(connection, child), daemon=True)
-    gone.start()
-    _, status = os.waitpid(child, 0)
-    with contextlib.suppress(OSError):
-        connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+def be_swift(command: str, words: Sequence[str]) -> int:
+    """Run the script behind `swift COMMAND` as the interpreter would; its exit code."""
+    package = find_spec("swift.cli")
+    assert package is not None and package.origin is not None
+    script = Path(package.origin).with_name(f"{command}.py")
+    sys.argv = [str(script), *words]
+    sys.path[0] = str(script.parent)
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException as error:  # noqa: BLE001  # shown as the interpreter shows it
+        _show_as_from(script, error)
+        return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
 
-def _kill_when_gone(connection: socket.socket, child: int) -> None:
-    with contextlib.suppress(OSError):
-        if not connection.recv(1):
-            os.kill(child, signal.SIGKILL)
+def _show_as_from(script: Path, error: BaseException) -> None:
+    """The traceback without the frames above the script, as the interpreter would print it."""
+    chained: BaseException | None = error
+    while chained is not None:
+        trace = chained.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename != str(script):
+            trace = trace.tb_next
+        if trace is not None:
+            chained.__traceback__ = trace
+        chained = chained.__cause__ or chained.__context__
+    sys.excepthook(type(error), error, error.__traceback__)
 
 
-def _run(
-    request: dict[str, Any],
-    streams: Sequence[int],
-    commands: dict[str, Callable[[list[str]], Any]],
-) -> int:
-    os.dup2(streams[0], 1)
-    os.dup2(streams[1], 2)
-    os.chdir(request["cwd"])
-    os.environ.clear()
-    os.environ.update(request["env"])
-    command, *words = request["words"]
-    sys.argv = ["swift", *words]
-    code = 1
+def fork(become: Callable[[], int]) -> int:
+    """The number of a child that does so and ends with that exit code (negative: that signal)."""
+    child = os.fork()
+    if child:
+        return child
+    code = 99
     try:
-        commands[command](words)
-        code = 0
-    except BaseException:  # noqa: BLE001 - as the interpreter does: told, and an exit code of 1
+        code = become()
+    except Exception:  # noqa: BLE001  # the test itself is wrong, which the log then says
         traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    return code
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if code < 0:
+            signal.signal(-code, signal.SIG_DFL)
+            os.kill(os.getpid(), -code)
+        os._exit(code)
+
+
+def exit_code_of(child: int) -> int:
+    """Wait for a child; negative: the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@contextlib.contextmanager
+def warm_swift(folder: Path) -> Iterator[str]:
+    """A warm parent for the block; what PALMSWIFT_SWIFT has to be for commands to ask it."""
+    address = folder / "swift.sock"
+    words = [sys.executable, __file__, "serve", str(address)]
+    with (folder / "warm.log").open("wb") as log:
+        parent = subprocess.Popen(
+            words, env={**os.environ, **SWIFT_ENVIRONMENT}, stdout=subprocess.PIPE, stderr=log
+        )
+    try:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"ready\n", (folder / "warm.log").read_text()
+        yield shlex.join([sys.executable, "-S", __file__, "ask", str(address)])
+    finally:
+        parent.kill()
+        parent.communicate()
+
+
+def _serve(address: str) -> None:
+    import_swift()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(address)
+        server.listen()
+        print("ready", flush=True)
+        while True:
+            with server.accept()[0] as asker:
+                _answer(asker)
+
+
+def _answer(asker: socket.socket) -> None:
+    data, streams, _, _ = socket.recv_fds(asker, 1 << 20, 2)
+    asked = json.loads(data)
+
+    def become() -> int:
+        for number, stream in enumerate(streams, start=1):
+            os.dup2(stream, number)
+        os.environ.clear()
+        os.environ.update(asked["env"])
+        os.chdir(asked["folder"])
+        return be_swift(asked["command"], asked["words"])
+
+    code = exit_code_of(fork(become))
+    for stream in streams:
+        os.close(stream)
+    asker.sendall(json.dumps(code).encode())
+
+
+def _ask(address: str, command: str, words: Sequence[str]) -> int:
+    asked = {"command": command, "words": words, "env": {**os.environ}, "folder": str(Path.cwd())}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.connect(address)
+        streams = array.array("i", [1, 2])
+        server.sendmsg(
+            [json.dumps(asked).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)]
+        )
+        code = int(json.loads(server.recv(64)))
+    return code if code >= 0 else 256 + code  # as the `swift` wrapper exits
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--serve":
-        _serve(sys.argv[2], int(sys.argv[3]))
-    raise SystemExit(_client(sys.argv[1], sys.argv[2:]))
+    if sys.argv[1] == "serve":
+        _serve(sys.argv[2])
+    raise SystemExit(_ask(sys.argv[2], sys.argv[3], sys.argv[4:]))

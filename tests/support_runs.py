@@ -18,9 +18,12 @@ from palmswift.recipes.yaml_text import dump
 
 PROGRAM = r'''
 """`swift sft`, `export` and `deploy`: real processes and files, without a model."""
-import json, subprocess, sys, time
+import json, os, subprocess, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+sys.path.insert(0, "TESTS")
+from support_checkpoints import Numbers, write_adapter, write_model
 
 HERE = Path(__file__).parent
 command, words = sys.argv[1], sys.argv[2:]
@@ -38,15 +41,24 @@ mode = (HERE / "mode").read_text()
 
 
 def checkpoint(out, step):
-    folder = out / f"checkpoint-{step}"
-    folder.mkdir(parents=True, exist_ok=True)
     if flags["tuner_type"] == ["full"]:
-        (folder / "config.json").write_text('{"model_type": "qwen3"}')
-        (folder / "model.safetensors").write_bytes(b"weights")
+        write_model(out, step, {"layer.weight": Numbers("F32", [float(step)] * 4)})
     else:
-        (folder / "adapter_config.json").write_text('{"r": 8}')
-        (folder / "adapter_model.safetensors").write_bytes(b"weights")
-    (folder / "trainer_state.json").write_text('{"best_global_step": null}')
+        write_adapter(out, step)
+
+
+def fail_as(name):
+    """End as a real training did."""
+    print((Path("TESTS") / "data/training_logs" / f"{name}.log").read_text(encoding="utf-8"))
+    raise SystemExit(1)
+
+
+def spend(step):
+    """In mode `small FLAG=MOST...`, run out of memory at step 3 when a flag is over its most."""
+    for limit in mode.split()[1:] if mode.startswith("small") and step == 3 else []:
+        flag, most = limit.split("=")
+        if int(flags[flag][0]) > int(most):
+            fail_as("oom_evaluation" if "eval" in flag else "oom_backward")
 
 
 def sft():
@@ -57,11 +69,15 @@ def sft():
         raise SystemExit(1)
     if mode == "killed":
         raise SystemExit(247)
+    if mode == "flaky" and not (HERE / "failed").exists():
+        (HERE / "failed").touch()
+        fail_as("network_modelscope")
     if mode == "nothing":
         return
     begun = int(flags.get("resume_from_checkpoint", ["-0"])[0].rpartition("-")[2])
     with (out / "logging.jsonl").open("a") as log:
         for step in range(begun + 1, 5):
+            spend(step)
             loss = float("nan") if mode == "nan" else 4.0 / step
             for row in ({"loss": loss}, {"eval_loss": 5.0 / step}):
                 log.write(json.dumps({**row, "global_step/max_steps": f"{step}/4"}) + "\n")
@@ -72,6 +88,20 @@ def sft():
                 subprocess.Popen([sys.executable, "-S", __file__, "child"])
                 (HERE / "hanging").touch()
                 time.sleep(600)
+            if mode in ("orderly", "deaf", "late") and step == 3:
+                await_the_request(out, step)
+
+
+def await_the_request(out, step):
+    control = Path(os.environ["PALMSWIFT_CONTROL"])
+    (control / "stepping").write_text("{}")
+    (HERE / "hanging").touch()
+    while mode == "deaf" or not (control / "stop").exists():
+        time.sleep(0.02)
+    if mode == "orderly":
+        checkpoint(out, step)
+        (control / "stopped").write_text(json.dumps({"step": step}))
+        raise SystemExit(0)
 
 
 def export():
@@ -119,17 +149,24 @@ def deploy():
 '''
 
 
+TESTS = Path(__file__).resolve().parent
+
+
 class StandIn:
     """The stand-in program in a folder; what it does next, and how it was called."""
 
     def __init__(self, folder: Path, mode: str = "good") -> None:
         self.folder = folder
         self.program = folder / "swift.py"
-        self.program.write_text(PROGRAM, encoding="utf-8")
+        self.program.write_text(PROGRAM.replace("TESTS", str(TESTS)), encoding="utf-8")
         self.set(mode)
 
     def set(self, mode: str) -> None:
-        """What it does from the next call on: good, nan, oom, killed, nothing, hang, refusing."""
+        """What it does from the next call on: good, nan, oom, killed, nothing, hang, refusing.
+
+        At step 3 `orderly` stops in good order when asked, `deaf` does not hear, `late` ends first.
+        `flaky` fails once for want of a network, `small FLAG=MOST...` runs out of memory beyond it.
+        """
         (self.folder / "mode").write_text(mode)
 
     @property
@@ -219,14 +256,3 @@ def make_recipe(**changes: Any) -> Recipe:
 def make_run(parent: Path, **changes: Any) -> RunFolder:
     """A new run folder under `parent`."""
     return RunFolder.create(make_recipe(**changes), parent=parent)
-
-
-def write_checkpoint(output: Path, step: int, best: int | None = None) -> Path:
-    """A checkpoint folder as ms-swift leaves it, without real weights."""
-    folder = output / f"checkpoint-{step}"
-    folder.mkdir(parents=True)
-    (folder / "adapter_model.safetensors").write_bytes(b"weights")
-    (folder / "trainer_state.json").write_text(
-        f'{{"best_global_step": {best if best is not None else "null"}}}', encoding="utf-8"
-    )
-    return folder

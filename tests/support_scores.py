@@ -1,12 +1,16 @@
 """What a model thinks of answers: how likely each is, and what it answers by itself.
 
-Run by `support_forks.py` as `score FOLDER ADAPTER ROWS`, in a process that has torch; ADAPTER may
-be `-`. ROWS is a JSONL file of `Asked`; a line of JSON is printed for each, a `Scored`.
+A process of its own loads torch once for all questions: `python tests/support_scores.py` reads a
+line of JSON (model folder, adapter folder or null, list of `Asked`) and prints a list of `Scored`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,21 +38,61 @@ def chat(question: str, system: str | None = None, *, thinking: bool = False) ->
     return f"{said}<|im_start|>user\n{question}{END}\n<|im_start|>assistant\n{think}"
 
 
-def main(words: list[str]) -> None:
-    """Score each row and print what comes of it."""
+class Scores:
+    """Asks the process."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def ask(self, model: str, adapter: Path | None, asked: list[Asked]) -> list[Scored]:
+        """What a model, with an adapter or without, thinks of each."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None
+        stdin.write(json.dumps([model, str(adapter) if adapter else None, asked]) + "\n")
+        stdin.flush()
+        line = stdout.readline()
+        assert line, "the process that scores has ended: its log says why"
+        return [Scored(*one) for one in json.loads(line)]
+
+
+@contextlib.contextmanager
+def scores(log: Path) -> Iterator[Scores]:
+    """The process, ended with the block; what it complains of stands in `log`."""
+    with log.open("w", encoding="utf-8") as errors:
+        process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        try:
+            yield Scores(process)
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def main() -> None:
+    """Answer each line of input."""
+    for line in sys.stdin:
+        folder, adapter, asked = json.loads(line)
+        print(json.dumps(_scored(folder, adapter, [Asked(*one) for one in asked])), flush=True)
+
+
+def _scored(folder: str, adapter: str | None, asked: list[Asked]) -> list[Scored]:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder, adapter, rows = words
+    torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    if adapter != "-":
+    if adapter is not None:
         model = PeftModel.from_pretrained(model, adapter)
     model.eval()
     with torch.no_grad():
-        for line in Path(rows).read_text(encoding="utf-8").splitlines():
-            print(json.dumps(_score(model, tokenizer, Asked(*json.loads(line)))))
+        return [_score(model, tokenizer, one) for one in asked]
 
 
 def _score(model: Any, tokenizer: Any, asked: Asked) -> Scored:
@@ -69,3 +113,7 @@ def _score(model: Any, tokenizer: Any, asked: Asked) -> Scored:
     )
     text = tokenizer.decode(written[0, len(prompt) :], skip_special_tokens=False)
     return Scored(logps, text.partition(END)[0])
+
+
+if __name__ == "__main__":
+    main()

@@ -19,6 +19,7 @@ COMMANDS = {
     "stats": ("palmswift.data.stats", "say what a data set is like"),
     "convert": ("palmswift.data.convert", "write a data file in another shape"),
     "train": ("palmswift.launchers.train", "train what a recipe says"),
+    "runs": ("palmswift.runs_command", "list, compare, follow, clean up and repeat runs"),
     "export": ("palmswift.launchers.export", "merge a run's adapter into 16-bit weights"),
     "serve": ("palmswift.deploy.serve", "serve a run or a model"),
     "status": ("palmswift.deploy.status", "show the servers that run"),

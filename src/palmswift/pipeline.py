@@ -138,7 +138,7 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
         require_questions(recipe)
         return dry_run(recipe, console)
     if args.resume:
-        folder = resumed_run(args)
+        folder = resumed_run(args, console)
         require_questions(folder.recipe)
     else:
         recipe = chosen_recipe(args)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -16,6 +17,9 @@ from types import FrameType, TracebackType
 import psutil
 
 from palmswift.errors import ChildError
+
+MARK = "PALMSWIFT_GROUP"
+"""Environment variable that all processes of a group inherit, wherever they move."""
 
 _POLL_SECONDS = 0.05
 _KILL_SECONDS = 10.0
@@ -45,7 +49,8 @@ class ProcessGroup:
         """
         self.argv = list(argv)
         self.log = log
-        self.env = {**os.environ, **(env or {})}
+        self.mark = uuid.uuid4().hex
+        self.env = {**os.environ, **(env or {}), MARK: self.mark}
         self.cwd = cwd
         self.grace = grace
         self.outlives_us = outlives_us
@@ -91,9 +96,17 @@ class ProcessGroup:
                     remedy="python3 quickstart.py install",
                 ) from error
             if guard is not None:
-                guard.watch(self._process.pid)
+                guard.watch(self._process.pid, self.mark)
             undo.pop_all()
             self._guard = guard
+
+    def keep_guarded(self) -> None:
+        """Put another guard in the place of one that was killed."""
+        if self._guard is None or self._stopped or self._guard.lives():
+            return
+        with uninterrupted():
+            self._guard.dismiss()
+            self._guard = _Guard(self.grace, f"{self.pid} {self.mark}")
 
     @property
     def pid(self) -> int:
@@ -120,7 +133,7 @@ class ProcessGroup:
             return
         with uninterrupted():
             try:
-                stop_group(self.pid, self.grace, reap=self._process)
+                stop_group(self.pid, self.grace, reap=self._process, mark=self.mark)
             finally:
                 self._stopped = True
                 if self._guard is not None:
@@ -135,18 +148,23 @@ class ProcessGroup:
 class _Guard:
     """A small process that ends a group when our end of its pipe closes without a word."""
 
-    def __init__(self, grace: float) -> None:
+    def __init__(self, grace: float, watched: str = "") -> None:
+        """`watched` is a group that runs already, with its mark: guarded from the first moment."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "palmswift.guard", str(grace)],
+            [sys.executable, "-m", "palmswift.guard", str(grace), *filter(None, [watched])],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
 
-    def watch(self, group: int) -> None:
-        """From now on the group ends with us."""
-        self._say(f"{group}\n")
+    def watch(self, group: int, mark: str) -> None:
+        """From now on the group, and what else has its mark, ends with us."""
+        self._say(f"{group} {mark}\n")
+
+    def lives(self) -> bool:
+        """Whether it is still there to do its work."""
+        return self._process.poll() is None
 
     def dismiss(self) -> None:
         """The group has ended: the guard goes too."""
@@ -189,26 +207,43 @@ def group_members(group: int) -> list[int]:
     return members
 
 
-def family(group: int) -> list[psutil.Process]:
-    """The group's members and their descendants; torchrun's and vLLM's workers leave the group."""
+def family(group: int, mark: str = "") -> list[psutil.Process]:
+    """The group's members and their descendants; torchrun's and vLLM's workers leave the group.
+
+    With its `mark` also those whose parent has died, so that they descend from nobody.
+    """
     found: dict[int, psutil.Process] = {}
     for pid in group_members(group):
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(pid)
             found[pid] = process
             found.update((child.pid, child) for child in process.children(recursive=True))
+    if mark:
+        found.update((process.pid, process) for process in _marked(mark))
     return list(found.values())
 
 
+def _marked(mark: str) -> Iterator[psutil.Process]:
+    """Our user's processes that were started with the mark in their environment."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(MARK) == mark:
+                yield process
+
+
 def stop_group(
-    group: int, grace: float = 10.0, *, reap: subprocess.Popen[bytes] | None = None
+    group: int,
+    grace: float = 10.0,
+    *,
+    reap: subprocess.Popen[bytes] | None = None,
+    mark: str = "",
 ) -> None:
     """TERM to the group, `grace` seconds, then KILL to it and to what it started outside itself.
 
-    Returns when none of them lives; `reap`, the group's first process, is collected last.
-    `ChildError` when one survives KILL.
+    Returns when none of them lives, nor anything else with the group's `mark`; `reap`, the group's
+    first process, is collected last. `ChildError` when one survives KILL.
     """
-    processes = family(group)
+    processes = family(group, mark)
     for send, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_SECONDS)):
         deadline = time.monotonic() + patience
         # A group without a member is not signalled: its number may be another's by now.
@@ -218,6 +253,8 @@ def stop_group(
             os.killpg(group, send)
         while group_members(group) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
+    if mark:
+        processes = list({*processes, *_marked(mark)})  # some may have been born meanwhile
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.kill()  # psutil looks at the start time too, so never at a reused number

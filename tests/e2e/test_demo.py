@@ -73,6 +73,14 @@ def test_its_curves_can_be_opened_in_tensorboard(demo: Demo) -> None:
     losses = [event.value for event in curves.Scalars("train/loss")]
     assert losses[-1] < losses[0]
     assert curves.Scalars("eval/loss")
+    assert min(event.value for event in curves.Scalars("train/tokens_per_second")) > 0
+
+
+def test_its_page_shows_the_curves_and_the_test(demo: Demo) -> None:
+    page = (demo.run.path / "summary.html").read_text(encoding="utf-8")
+    assert "The training succeeded." in page
+    assert page.count("<figure>") >= 6
+    assert "test_tuned" in page
 
 
 def test_neither_a_process_nor_a_port_is_left(demo: Demo) -> None:

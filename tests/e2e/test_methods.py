@@ -1,7 +1,7 @@
 """Each way of training learns what it is for: seen in what the model holds likely, and in words.
 
-The real ms-swift trains small models through `launchers/train.py`. A parent that has imported it
-forks a child for each training (support_forks.py), so that one import serves all.
+The real ms-swift trains small models through `launchers/train.py`; one import of it serves all
+(support_forks.py).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import pytest
 from support_e2e import Finished, Workshop
-from support_forks import Forks, forks
-from support_scores import Asked, Scored, chat
+from support_forks import warm_swift
+from support_scores import Asked, Scored, Scores, chat, scores
 
 from palmswift.deploy.spec import spec_of_run
 from palmswift.launchers.run_folder import RunFolder
@@ -42,9 +42,10 @@ orms["broken"] = Broken
 class Bench:
     """Trainings in one working folder, each done once, and models that are asked."""
 
-    def __init__(self, workshop: Workshop, children: Forks) -> None:
+    def __init__(self, workshop: Workshop, swift: str, asking: Scores) -> None:
         self.workshop = workshop
-        self._forks = children
+        self._swift = swift
+        self._asking = asking
         self._trained: dict[tuple[str, ...], RunFolder] = {}
 
     def train(self, recipe: str, *changes: str) -> Finished:
@@ -52,7 +53,7 @@ class Bench:
         words = [word for change in changes for word in ("--set", change)]
         return self.workshop.call(
             *("python", "launchers/train.py", "--recipe", recipe, *words),
-            env={"PALMSWIFT_SWIFT": self._forks.swift},
+            env={"PALMSWIFT_SWIFT": self._swift},
         )
 
     def run(self, recipe: str, *changes: str) -> RunFolder:
@@ -67,10 +68,7 @@ class Bench:
 
     def ask(self, model: str | Path, adapter: Path | None, asked: list[Asked]) -> list[Scored]:
         """What a model, with an adapter or without, thinks of each."""
-        rows = self.workshop.folder / "asked.jsonl"
-        rows.write_text("".join(json.dumps(one) + "\n" for one in asked), encoding="utf-8")
-        said = self._forks.call("score", str(model), str(adapter or "-"), str(rows))
-        return [Scored(*json.loads(line)) for line in said.splitlines() if line.startswith("[[")]
+        return self._asking.ask(str(model), adapter, asked)
 
     def ask_run(self, run: RunFolder, asked: list[Asked]) -> list[Scored]:
         """What the model of a run thinks."""
@@ -84,10 +82,10 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """A working folder of its own, and the parent that forks."""
+    """A working folder of its own, ms-swift imported, and a process that scores."""
     folder = tmp_path_factory.mktemp("methods")
-    with forks(folder / "forks.log") as children:
-        yield Bench(Workshop(folder / "workshop"), children)
+    with warm_swift(folder) as swift, scores(folder / "scores.log") as asking:
+        yield Bench(Workshop(folder / "workshop"), swift, asking)
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

@@ -110,6 +110,16 @@ def shows_the_command(reader: Reader, line: str, request: pytest.FixtureRequest)
     assert "--quant_bits" in done.stdout
 
 
+def tells_of_the_demos_run(reader: Reader, line: str, request: pytest.FixtureRequest) -> None:
+    """Among the runs, and as the last one that was worked on."""
+    demo: Demo = request.getfixturevalue("demo")
+    demo.run.save()
+    done = reader.types(line)
+    assert done.exit_code == 0, done.said
+    assert demo.run.path.name in done.stdout
+    assert "done" in done.stdout
+
+
 def serves_the_latest_run(reader: Reader, line: str, request: pytest.FixtureRequest) -> None:
     """The command is right for the demo's run; tests/e2e/test_serving.py asks the server."""
     demo: Demo = request.getfixturevalue("demo")
@@ -158,6 +168,7 @@ HANDLINGS = (
         r"python launchers/(train|pipeline)\.py --recipe qwen3_\w+ --data my\.jsonl",
         is_refused_without_a_gpu,
     ),
+    Handling(r"python launchers/runs\.py (list|tail latest)", tells_of_the_demos_run),
     Handling(r"python deploy/serve\.py --run latest", serves_the_latest_run),
     Handling(
         r"python eval/run\.py --suite eval/suites/clinic\.yaml --endpoint \S+ --out report/",

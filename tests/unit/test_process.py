@@ -236,3 +236,41 @@ def test_members_of_a_group_are_found_and_zombies_are_not(tmp_path: Path) -> Non
     argv = _program(tmp_path, "import time; time.sleep(600)")
     with ProcessGroup(argv, log=tmp_path / "log") as group:
         assert group_members(group.pid) == [group.pid]
+
+
+ORPHAN = """
+import subprocess, sys, time
+if len(sys.argv) == 1:
+    subprocess.Popen([sys.executable, "-S", __file__, "worker"], start_new_session=True)
+else:
+    print("up", flush=True)
+time.sleep(600)
+"""
+"""A parent, as torchrun is, whose worker is in a session of its own."""
+
+
+def test_a_worker_whose_parent_was_killed_is_ended_too(tmp_path: Path) -> None:
+    with ProcessGroup(_program(tmp_path, ORPHAN), log=tmp_path / "log", grace=0.1) as group:
+        pids = _started(group)
+        assert len(pids) == 2
+        os.kill(group.pid, signal.SIGKILL)
+        assert group.wait(20) == -signal.SIGKILL
+        assert _living(pids) == [pid for pid in pids if pid != group.pid]
+    assert _living(pids) == []
+
+
+def test_such_a_worker_does_not_outlive_a_killed_launcher_either(tmp_path: Path) -> None:
+    text = LAUNCHER.format(grace=0.1, outlives=False, then="time.sleep(600)")
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", text, str(tmp_path / "log"), *_program(tmp_path, ORPHAN)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert launcher.stdout is not None
+    group = int(launcher.stdout.readline())
+    _wait_for(lambda: (tmp_path / "log").read_text() == "up\n")
+    pids = [process.pid for process in family(group)]
+    os.kill(group, signal.SIGKILL)
+    launcher.kill()
+    launcher.communicate()
+    _wait_for(lambda: not _living(pids))

@@ -55,12 +55,17 @@ def write_samples(path: Path, title: str, samples: Sequence[SampleRow]) -> None:
     write_text(path, render("samples.html.j2", title, samples=samples))
 
 
-def render(template: str, title: str, **context: object) -> str:
-    """A page whose content policy lets its own style and script run, and nothing else."""
+def render(template: str, title: str, own: Path | None = None, /, **context: object) -> str:
+    """A page whose content policy lets its own style and script run, and nothing else.
+
+    `own` is another room's folder: its templates go before those here, its page.css after ours.
+    """
     style, script = (
         (_FOLDER / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
     )
-    return _template(template).render(
+    if own is not None:
+        style += (own / "page.css").read_text(encoding="utf-8")
+    return _template(template, own).render(
         title=title,
         style=style,
         script=script,
@@ -97,12 +102,12 @@ def _hash(text: str) -> str:
 
 
 @cache
-def _template(name: str) -> Template:
+def _template(name: str, own: Path | None = None) -> Template:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     environment = Environment(
-        loader=FileSystemLoader(_FOLDER),
+        loader=FileSystemLoader([own, _FOLDER] if own is not None else _FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

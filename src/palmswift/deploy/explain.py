@@ -8,22 +8,11 @@ from pathlib import Path
 from palmswift.errors import ChildError, Problem
 from palmswift.launchers.diagnosis import Diagnosis, diagnose, log_tail
 
-# The first match wins. Failures that training has too stand in launchers/diagnosis.py.
+# What servers alone fail by; all else stands in launchers/failures.py. The first match wins.
 _KNOWN: tuple[tuple[str, Diagnosis], ...] = (
     (
-        r"address already in use",
-        Diagnosis(
-            "port_taken", "the port is taken", "--port 0 picks a free one; or deploy/stop.py"
-        ),
-    ),
-    (
-        r"OutOfMemoryError|CUDA out of memory|No available memory for the cache blocks",
-        Diagnosis(
-            "out_of_memory",
-            "the GPU's memory ran out",
-            "--set max_batch_size=1, with vLLM --set vllm_max_model_len=2048; or 4 bit: "
-            "--set quant_method=bnb --set quant_bits=4",
-        ),
+        r"No available memory for the cache blocks",
+        Diagnosis("out_of_memory", "no GPU memory is left for the context (KV cache)", ""),
     ),
     (
         r"larger than the maximum number of tokens that can be stored in KV cache",
@@ -43,33 +32,6 @@ _KNOWN: tuple[tuple[str, Diagnosis], ...] = (
         ),
     ),
     (
-        r"does not appear to have a file named|no file named|Unrecognized model in"
-        r"|Can't load tokenizer|Couldn't instantiate the backend tokenizer",
-        Diagnosis(
-            "incomplete_model",
-            "files of the model are missing",
-            "a model folder has config.json, tokenizer files and *.safetensors",
-        ),
-    ),
-    (
-        r"Failed to automatically match `(model|template)_type`[^\n]*Multiple possible types "
-        r"found: (?P<detail>\[[^\]]*\])",
-        Diagnosis(
-            "ambiguous_type",
-            "ms-swift cannot tell the model's type from its folder; it may be",
-            "say type and template, for a Qwen3 chat model: --set model_type=qwen3 "
-            "--set template=qwen3",
-        ),
-    ),
-    (
-        r"remaining_argv: (?P<detail>\[.*\])",
-        Diagnosis(
-            "unknown_argument",
-            "`swift deploy` of the installed ms-swift does not know",
-            "take it out of deploy.swift in the recipe, or out of --set",
-        ),
-    ),
-    (
         r"No module named '(?P<detail>vllm|sglang|lmdeploy)\b",
         Diagnosis(
             "missing_backend",
@@ -77,23 +39,34 @@ _KNOWN: tuple[tuple[str, Diagnosis], ...] = (
             "--backend transformers needs nothing more; for vLLM: pip install 'palmswift[vllm]'",
         ),
     ),
-    (
-        r"invalid choice: (?P<detail>[^\n]{1,120})",
-        Diagnosis("bad_value", "an argument has a value that ms-swift refuses", "see its choices"),
-    ),
 )
+
+_REMEDIES = {
+    "port_taken": "--port 0 picks a free one; or deploy/stop.py",
+    "out_of_memory": "--set max_batch_size=1, with vLLM --set vllm_max_model_len=2048; or 4 bit: "
+    "--set quant_method=bnb --set quant_bits=4",
+    "broken_model": "a model folder has config.json, tokenizer files and *.safetensors",
+    "ambiguous_type": "say type and template, for a Qwen3 chat model: --set model_type=qwen3 "
+    "--set template=qwen3",
+    "unknown_argument": "take it out of deploy.swift in the recipe, or out of --set",
+    "bad_value": "see its choices: swift deploy --help",
+}
+"""What is to be done about a failure that training has too, where a server is told otherwise."""
 
 
 def explain(log: Path, exit_code: int | None) -> Diagnosis:
-    """The known failure that the end of the log shows, else what training's table says."""
+    """The known failure that the end of the log shows: a server's own, or one of training's."""
     text = "\n".join(log_tail(log, lines=400))
     for pattern, diagnosis in _KNOWN:
         if match := re.search(pattern, text):
             detail = match.groupdict().get("detail")
-            return diagnosis._replace(
-                cause=f"{diagnosis.cause}: {detail}" if detail else diagnosis.cause
-            )
-    return diagnose(log, exit_code)
+            cause = f"{diagnosis.cause}: {detail}" if detail else diagnosis.cause
+            return _for_a_server(diagnosis._replace(cause=cause))
+    return _for_a_server(diagnose(log, exit_code))
+
+
+def _for_a_server(found: Diagnosis) -> Diagnosis:
+    return found._replace(remedy=_REMEDIES.get(found.kind, found.remedy))
 
 
 def server_error(what: str, log: Path, exit_code: int | None = None) -> ChildError:

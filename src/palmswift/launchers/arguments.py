@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from palmswift.launchers.plugin_files import SUPERVISION, plugin_arguments
+from palmswift.launchers.tracking import tracking_arguments
 from palmswift.recipes.recipe import Recipe, SwiftValue
 
 SERVED_AS_TRAINED = (
@@ -82,6 +83,7 @@ def training_arguments(recipe: Recipe, paths: TrainingPaths) -> dict[str, SwiftV
     arguments["logging_nan_inf_filter"] = False
     if plugins := [*SUPERVISION, *recipe.plugins]:
         arguments["external_plugins"] = [*plugin_arguments(plugins)]
+    arguments.update(tracking_arguments(recipe, paths.output.parent.name))
     if paths.resume_from is not None:
         arguments["resume_from_checkpoint"] = str(paths.resume_from)
     return {**arguments, **recipe.swift}

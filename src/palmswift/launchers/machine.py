@@ -9,6 +9,7 @@ from pathlib import Path
 
 from palmswift.errors import Problem
 from palmswift.launchers.render import PROGRAM_VARIABLE
+from palmswift.launchers.tracking import tracking_problems
 from palmswift.plan.cards import CONTEXT_MIB, DESKTOP_MIB, card_called
 from palmswift.plan.fit import Conditions, Plan, plan_under
 from palmswift.plan.lengths import Lengths
@@ -24,6 +25,9 @@ CPU_RECIPE = "demo_cpu"
 
 _SHARE_MIB = CONTEXT_MIB + DESKTOP_MIB
 
+_CAP_VARIABLE, _DEFAULT_CAP_MIB = "PALMSWIFT_GPU_CAP_MIB", 7688
+"""Those of the plugin gpu_cap, which imports torch."""
+
 
 def machine_problems(recipe: Recipe, folder: Path) -> list[Problem]:
     """Why this machine cannot run the recipe with results under `folder`; empty when it can."""
@@ -37,6 +41,7 @@ def machine_problems(recipe: Recipe, folder: Path) -> list[Problem]:
         problems.append(
             Problem("ms-swift is not installed here", remedy="python3 quickstart.py install")
         )
+    problems += tracking_problems(recipe)
     free_mib = shutil.disk_usage(_existing(folder)).free >> 20
     if free_mib < recipe.budget.disk_mib:
         problems.append(
@@ -127,6 +132,29 @@ def _ways_out(
         ways.append(f"or change {changes}: {command}")
     fitting = ", ".join(_recipes_within(free)) or CPU_RECIPE
     return [*ways, f"or take a recipe that fits: {fitting}"]
+
+
+def conditions_here(recipe: Recipe, lengths: Lengths | None) -> Conditions | None:
+    """What the roomiest card has free now; None without one, or for a recipe of the CPU.
+
+    No more than the plugin gpu_cap lets PyTorch reserve, where the recipe names it.
+    """
+    best = _roomiest()
+    if best is None or not recipe.needs_gpu:
+        return None
+    conditions = _conditions(best, lengths)
+    capped = _cap_mib(recipe)
+    if capped is None or conditions.gpu_mib is None:
+        return conditions
+    smaller = min(conditions.gpu_mib, capped + CONTEXT_MIB)
+    return conditions.model_copy(update={"gpu_mib": smaller})
+
+
+def _cap_mib(recipe: Recipe) -> int | None:
+    if "gpu_cap" not in recipe.plugins:
+        return None
+    said = recipe.env.get(_CAP_VARIABLE) or os.environ.get(_CAP_VARIABLE, "")
+    return int(said) if said.isdecimal() else _DEFAULT_CAP_MIB
 
 
 def _conditions(card: Gpu, lengths: Lengths | None) -> Conditions:

@@ -9,7 +9,7 @@ from palmswift.paths import project_path
 from palmswift.recipes.catalogue import nearest
 from palmswift.recipes.plugins import PLUGINS, is_plugin_file, shipped_plugins
 
-SUPERVISION: tuple[str, ...] = ()
+SUPERVISION: tuple[str, ...] = ("run_events", "exact_resume", "orderly_stop")
 """Shipped plugins that every training loads, beside those that its recipe names."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import sys
@@ -15,6 +16,7 @@ from palmswift.launchers.arguments import (
     child_environment,
     training_arguments,
 )
+from palmswift.launchers.tracking import tracking_environment
 from palmswift.paths import project_root
 from palmswift.recipes.recipe import Recipe, SwiftValue, flag_words
 
@@ -43,12 +45,34 @@ def swift_program() -> list[str]:
     return [str(Path(sys.executable).with_name("swift"))]
 
 
+def direct_words(command: Rendered) -> list[str]:
+    """The words that start what `swift sft|pt|rlhf` starts, without `swift` itself around it.
+
+    For one process on one machine `swift` imports half of itself (2.4 s) and calls its own script
+    with the same words (swift/cli/main.py). Several processes, another program and a `swift` of
+    another environment are started as the command says.
+    """
+    program, word, *rest = command.argv
+    several = {"NPROC_PER_NODE", "NNODES"} & {*os.environ, *command.env}
+    found = importlib.util.find_spec("swift")
+    folders = found.submodule_search_locations if found else None
+    if word not in ("sft", "pt", "rlhf") or several or not folders:
+        return command.argv
+    script = Path(folders[0]) / "cli" / f"{word}.py"
+    if [program] != swift_program() or not (Path(program).is_file() and script.is_file()):
+        return command.argv
+    return [sys.executable, str(script), *rest]
+
+
 def render_training(recipe: Recipe, paths: TrainingPaths) -> Rendered:
     """The command that trains what the recipe says."""
     return render_command(
         recipe.swift_command,
         training_arguments(recipe, paths),
-        env=child_environment(recipe, paths.model),
+        env={
+            **tracking_environment(recipe, paths.output),
+            **child_environment(recipe, paths.model),
+        },
         title=f"{recipe.name}: {recipe.summary}",
     )
 

@@ -5,35 +5,35 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
-import platform
-import re
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from palmswift import __version__
 from palmswift.errors import InputError
-from palmswift.files import is_file, locked, sha256_of, write_json, write_text
-from palmswift.paths import project_path, project_root, runs_dir, user_path
+from palmswift.files import is_file, locked, write_json, write_text
+from palmswift.launchers.checkpoint_survey import survey
+from palmswift.launchers.events import EventJournal, StageEvent
+from palmswift.launchers.record import (
+    contents_of,
+    git_state,
+    hardware,
+    package_versions,
+    plugin_contents,
+    seeds_of,
+)
+from palmswift.paths import runs_dir, user_path
 from palmswift.recipes.catalogue import nearest
 from palmswift.recipes.load import resolved_yaml
 from palmswift.recipes.recipe import Recipe
 from palmswift.recipes.yaml_text import parse
-from palmswift.setup.gpus import ask_gpus
 
 StageState = Literal["running", "done", "failed", "interrupted"]
-
-RECORDED_PACKAGES = ("ms-swift", "torch", "transformers", "peft", "trl", "bitsandbytes", "vllm")
-"""Packages whose versions decide what a run does; their versions stand in run.json."""
 
 
 class Stage(BaseModel):
@@ -62,10 +62,41 @@ class RunState(BaseModel):
     versions: dict[str, str]
     hardware: dict[str, Any]
     git_commit: str | None = None
+    git_changes: list[str] = Field(default_factory=list)
+    """Tracked files of the checkout that were not as in the commit."""
     overrides: list[str] = Field(default_factory=list)
+    resolved: dict[str, Any] = Field(default_factory=dict)
+    """The whole recipe, as in recipe.resolved.yaml."""
+    seeds: dict[str, Any] = Field(default_factory=dict)
     inputs: dict[str, str] = Field(default_factory=dict)
     """The data files by absolute path, with the SHA-256 of what was in them when the run began."""
+    plugins: dict[str, str] = Field(default_factory=dict)
+    """The SHA-256 of the plugins that the recipe names."""
+    swift_arguments: dict[str, Any] = Field(default_factory=dict)
+    """All arguments as ms-swift understood them (train/args.json); empty before it has started."""
+    reproduces: str = ""
+    """The run that this one repeats."""
+    lengthened_at: int | None = None
+    """The step of the last checkpoint when the training was given a later end."""
     stages: dict[str, Stage] = Field(default_factory=dict)
+
+
+def state_now(recipe: Recipe, overrides: list[str] | None = None) -> RunState:
+    """What run.json says of a run of `recipe` that begins here and now."""
+    git = git_state()
+    return RunState(
+        recipe=recipe.name,
+        created=utc_now(),
+        versions=package_versions(),
+        hardware=hardware(),
+        git_commit=git.commit if git else None,
+        git_changes=git.dirty if git else [],
+        overrides=overrides or [],
+        resolved=recipe.model_dump(mode="json", exclude={"base"}),
+        seeds=seeds_of(recipe),
+        inputs=contents_of(recipe),
+        plugins=plugin_contents(recipe),
+    )
 
 
 def utc_now() -> str:
@@ -79,7 +110,10 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
         self.state = self._read_state()
-        self.recipe = self._read_recipe()
+        self.recipe = self._read_recipe(self.path / "recipe.resolved.yaml")
+        self.events = EventJournal(self.path / "events.jsonl")
+        self.stop_asked = False
+        """A signal asked for a stop, and what ran came to its end before."""
 
     @property
     def data(self) -> Path:
@@ -101,23 +135,35 @@ class RunFolder:
         """Predictions and evaluation reports."""
         return self.path / "eval"
 
+    @property
+    def recovered_recipe(self) -> Path:
+        """The recipe as a recovery changed it; there only where one did."""
+        return self.path / "recipe.recovered.yaml"
+
+    @property
+    def training_recipe(self) -> Recipe:
+        """What is trained: the run's recipe, or what a recovery made of it."""
+        changed = self.recovered_recipe
+        return self._read_recipe(changed) if changed.is_file() else self.recipe
+
     @classmethod
     def create(
-        cls, recipe: Recipe, *, parent: Path | None = None, overrides: list[str] | None = None
+        cls,
+        recipe: Recipe,
+        *,
+        parent: Path | None = None,
+        overrides: list[str] | None = None,
+        reproduces: str = "",
     ) -> RunFolder:
-        """A new folder `<recipe>-<time>` under `parent` (runs/), with its recipe and state."""
+        """A new folder `<recipe>-<time>` under `parent` (runs/), with its recipe and state.
+
+        `reproduces` is the run that it repeats.
+        """
         path = _new_folder(parent or runs_dir(), recipe.name)
         try:
             write_text(path / "recipe.resolved.yaml", resolved_yaml(recipe))
-            state = RunState(
-                recipe=recipe.name,
-                created=utc_now(),
-                versions=package_versions(),
-                hardware=hardware(),
-                git_commit=git_commit(),
-                overrides=overrides or [],
-                inputs=contents_of(recipe),
-            )
+            state = state_now(recipe, overrides)
+            state.reproduces = reproduces
             write_json(path / "run.json", state.model_dump(mode="json"))
             return cls(path)
         except BaseException:
@@ -133,8 +179,7 @@ class RunFolder:
         except (ValidationError, UnicodeDecodeError) as error:
             raise InputError(f"{file} cannot be read: {error}") from error
 
-    def _read_recipe(self) -> Recipe:
-        file = self.path / "recipe.resolved.yaml"
+    def _read_recipe(self, file: Path) -> Recipe:
         try:
             text = parse(file.read_text(encoding="utf-8"), str(file))
             if text.problems:
@@ -169,6 +214,7 @@ class RunFolder:
         stage = Stage(state="running", started=utc_now())
         self.state.stages[name] = stage
         self.save()
+        self.events.add(StageEvent(stage=name, state="running"))
         begun = time.monotonic()
         try:
             yield stage.facts
@@ -183,19 +229,55 @@ class RunFolder:
         finally:
             stage.seconds = round(earlier + time.monotonic() - begun, 2)
             self.save()
+            self.events.add(
+                StageEvent(stage=name, state=stage.state, seconds=stage.seconds, error=stage.error)
+            )
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder; a second launcher on it is refused. The lock dies with the process."""
         with contextlib.ExitStack() as held:
             try:
-                held.enter_context(locked(self.path / ".lock"))
+                held.enter_context(_taken(self.path / _LOCK))
             except BlockingIOError:
                 raise InputError(
                     f"{self.path} is in use by another palmswift process",
                     remedy="wait for it, or stop it with Ctrl-C there",
                 ) from None
             yield
+
+
+_LOCK = ".lock"
+_LOOKED_AT = 0.3
+"""Seconds in which a command that only looks whether a run is held has let go of it."""
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process works on the run at `path`."""
+    lock = path / _LOCK
+    if not is_file(lock):
+        return False
+    try:
+        with locked(lock):
+            return False
+    except BlockingIOError:
+        return True
+
+
+@contextlib.contextmanager
+def _taken(lock: Path) -> Iterator[None]:
+    """Hold the lock; BlockingIOError when another process does more than look at it."""
+    deadline = time.monotonic() + _LOOKED_AT
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(locked(lock))
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+        yield
 
 
 def _new_folder(parent: Path, name: str) -> Path:
@@ -206,18 +288,6 @@ def _new_folder(parent: Path, name: str) -> Path:
             path.mkdir(parents=True)
             return path
     raise AssertionError("itertools.count has no end")
-
-
-def contents_of(recipe: Recipe) -> dict[str, str]:
-    """The recipe's data files that can be read, by absolute path, with their SHA-256."""
-    from palmswift.data.read import open_files
-
-    found = {}
-    for name in (*recipe.data.train, *recipe.data.val):
-        with contextlib.suppress(InputError):  # told by the preflight
-            for file in open_files([project_path(name)]):
-                found[str(file.path.absolute())] = sha256_of(file.path)
-    return found
 
 
 def find_run(name: str, *, parent: Path | None = None) -> RunFolder:
@@ -242,18 +312,9 @@ def find_run(name: str, *, parent: Path | None = None) -> RunFolder:
     )
 
 
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-
-
-def checkpoints(training: Path) -> list[Path]:
-    """Whole checkpoint folders by step: with weights, and with the trainer's state, which is
-    written last."""
-    found = []
-    for path in training.glob("checkpoint-*"):
-        match = _CHECKPOINT.fullmatch(path.name)
-        if match and any(path.glob("*.safetensors")) and trainer_state(path) is not None:
-            found.append((int(match[1]), path))
-    return [path for _, path in sorted(found)]
+def checkpoints(training: Path, *, resumable: bool = True) -> list[Path]:
+    """Whole checkpoint folders by step; without `resumable`, their weights are enough."""
+    return [found.path for found in survey(training, resumable=resumable) if not found.fault]
 
 
 def trainer_state(checkpoint: Path) -> dict[str, Any] | None:
@@ -263,34 +324,3 @@ def trainer_state(checkpoint: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return document if isinstance(document, dict) else None
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that decide what a run does; missing ones are left out."""
-    found = {"python": platform.python_version()}
-    for name in RECORDED_PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
-def hardware() -> dict[str, Any]:
-    """System, processor count, memory in MiB and the GPUs that nvidia-smi lists."""
-    return {
-        "system": platform.platform(),
-        "cpus": os.cpu_count(),
-        "memory_mib": psutil.virtual_memory().total >> 20,
-        "gpus": [gpu._asdict() for gpu in ask_gpus().gpus],
-    }
-
-
-def git_commit() -> str | None:
-    """The commit that the project's checkout stands at, None outside a checkout."""
-    git = shutil.which("git")
-    # The wheel's own folder may lie in a repository of the user's, which is none of ours.
-    if git is None or not (project_root() / ".git").exists():
-        return None
-    done = subprocess.run(
-        [git, "-C", str(project_root()), "rev-parse", "HEAD"], capture_output=True, text=True
-    )
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from palmswift.launchers.arguments import TrainingPaths, child_environment, training_arguments
+from palmswift.launchers.plugin_files import plugin_arguments
 from palmswift.launchers.render import render_command
 from palmswift.recipes.recipe import Recipe, SwiftValue
 from palmswift.recipes.yaml_text import dump
@@ -42,6 +43,11 @@ def standalone_arguments(recipe: Recipe) -> dict[str, SwiftValue]:
     """Every argument of the training, with the recipe's own files and split in it."""
     paths = TrainingPaths(recipe.model.id, Path(ROWS), None, Path("output") / recipe.name)
     arguments = training_arguments(recipe, paths)
+    if recipe.plugins:
+        # Without those that watch a run: there is no launcher that reads what they write.
+        arguments["external_plugins"] = plugin_arguments(recipe.plugins)
+    else:
+        arguments.pop("external_plugins", None)
     data = recipe.data
     arguments["dataset"] = list(data.train) or [ROWS]
     if data.val:

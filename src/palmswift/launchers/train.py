@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palmswift.command import Console, Done, make_parser, run
-from palmswift.errors import ChildError, InputError, Problem
+from palmswift.errors import ChildError, InputError
 
 if TYPE_CHECKING:
     from palmswift.launchers.run_folder import RunFolder
@@ -97,20 +97,22 @@ def with_data(recipe: Recipe, train: Sequence[str], val: Sequence[str]) -> Recip
     return recipe.model_copy(update=parts)
 
 
-def resumed_run(args: argparse.Namespace) -> RunFolder:
-    """The run that `--resume` names, if it can go on here."""
+def resumed_run(args: argparse.Namespace, console: Console) -> RunFolder:
+    """The run that `--resume` names, if it can go on here, and as what else is asked for."""
+    from palmswift.launchers.resumption import lengthen, refuse_another, remarks, wanted_recipe
     from palmswift.launchers.run_folder import find_run
     from palmswift.launchers.training import preflight_resumed
 
-    given = [name for name in ("recipe", "data", "val", "set") if getattr(args, name)]
-    if given:
-        raise InputError(
-            "a resumed run keeps its own recipe and data",
-            [Problem("was given beside --resume", f"--{name}") for name in given],
-            remedy="leave them out, or start a new run without --resume",
-        )
     folder = find_run(args.resume)
+    wanted = wanted_recipe(folder, args)
+    longer = refuse_another(folder, wanted, own_data=bool(args.data or args.val)) if wanted else []
     preflight_resumed(folder, force=args.force)
+    if longer:
+        with folder.lock():
+            lengthen(folder, longer, console)
+    if not folder.is_done("train"):
+        for remark in remarks(folder):
+            console.note(f"note     {remark}")
     return folder
 
 
@@ -168,6 +170,23 @@ def held(folder: RunFolder, console: Console, script: str) -> Iterator[None]:
         except ChildError as error:
             remedy = f"{error.remedy}\n     then go on with: {go_on}"
             raise ChildError(error.summary, error.problems, remedy=remedy) from error
+        finally:
+            _leave_summary(folder, console)
+
+
+def _leave_summary(folder: RunFolder, console: Console) -> None:
+    """Write the run's page, however its work has ended."""
+    from palmswift.launchers.summary_page import write_summary
+    from palmswift.recipes.source import shown
+
+    if not folder.state.stages:
+        return
+    try:
+        path = write_summary(folder)
+    except Exception as error:  # noqa: BLE001  # hours of training do not fail by their page
+        console.note(f"note     the summary page could not be written: {error}")
+    else:
+        console.note(f"summary  {shown(path)}")
 
 
 def _body(args: argparse.Namespace, console: Console) -> Done:
@@ -177,7 +196,7 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
     from palmswift.recipes.source import shown
 
     folder = (
-        resumed_run(args)
+        resumed_run(args, console)
         if args.resume
         else new_run(chosen_recipe(args), args.set, force=args.force)
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ from palmswift.command import Console
 from palmswift.data.policy import kind_of
 from palmswift.data.progress import for_terminal
 from palmswift.data.read import open_files
+from palmswift.data.report import DataReport
 from palmswift.data.sanitize import TemplateSpec, sanitize
 from palmswift.errors import ChildError, GateError, InputError, Problem
-from palmswift.files import write_json, write_text
+from palmswift.files import sha256_of, write_json, write_text
 from palmswift.hub.source import (
     cached_model,
     content_key,
@@ -28,12 +28,21 @@ from palmswift.launchers.arguments import (
     child_environment,
     source_arguments,
 )
-from palmswift.launchers.attempt import run_attempt
+from palmswift.launchers.attempt import judge_finished, run_attempt
+from palmswift.launchers.checkpoint_survey import is_finished
 from palmswift.launchers.export import merge_stage
 from palmswift.launchers.machine import machine_problems, memory_problem, plan_here
 from palmswift.launchers.plugin_files import plugin_path
+from palmswift.launchers.record import (
+    contents_of,
+    memory_record,
+    model_contents,
+    swift_arguments,
+)
+from palmswift.launchers.recovery import Launching, train_until_it_ends, with_patience
 from palmswift.launchers.render import Rendered, render_training
-from palmswift.launchers.run_folder import RunFolder, checkpoints, contents_of
+from palmswift.launchers.resumption import refuse_changed_rows
+from palmswift.launchers.run_folder import RunFolder
 from palmswift.launchers.training_log import sparkline
 from palmswift.launchers.verdict import Verdict
 from palmswift.paths import project_path
@@ -69,7 +78,9 @@ def preflight_resumed(run: RunFolder, *, force: bool = False) -> None:
             for path, digest in run.state.inputs.items()
             if path in now and now[path] != digest
         ]
-    memory = None if force else memory_problem(run.recipe, _lengths(run), run.state.overrides)
+    problems += refuse_changed_rows(run)
+    recipe = run.training_recipe
+    memory = None if force else memory_problem(recipe, _lengths(run), run.state.overrides)
     _refuse(f"{run.path.name} cannot go on here", problems, memory)
 
 
@@ -83,7 +94,10 @@ def _refuse(summary: str, problems: list[Problem], memory: Problem | None) -> No
 
 def write_plan(run: RunFolder) -> None:
     """plan.json: the predicted memory, for the rows as they are once they are clean."""
-    write_json(run.path / "plan.json", plan_here(run.recipe, _lengths(run)).model_dump(mode="json"))
+    write_json(
+        run.path / "plan.json",
+        plan_here(run.training_recipe, _lengths(run)).model_dump(mode="json"),
+    )
 
 
 def _lengths(run: RunFolder) -> Lengths | None:
@@ -142,13 +156,17 @@ def _file_fault(path: Path) -> str:
 def model_stage(run: RunFolder, console: Console) -> str:
     """The model that is tuned: its folder, or the hub id that ms-swift will fetch."""
     if run.is_done("model"):
-        return str(run.facts("model")["model"])
+        known = str(run.facts("model")["model"])
+        # A folder that is gone: the run, or the models beside it, came from another place.
+        if not Path(known).is_absolute() or Path(known).exists():
+            return known
     with run.stage("model") as facts:
         names = ("model", "teacher")
         for name, source in zip(names, _models(run.recipe), strict=False):
             found = _provide_model(source, run, console)
             facts[name] = str(found)
             console.note(f"{name:<8} {shown(found) if isinstance(found, Path) else found}")
+        facts["files"] = model_contents(str(facts["model"]))
     return str(facts["model"])
 
 
@@ -193,29 +211,39 @@ def data_stage(run: RunFolder, model: str, console: Console) -> dict[str, Any]:
     """Clean the rows into the run's data folder; the counts."""
     if run.is_done("data"):
         return run.facts("data")
-    recipe = run.recipe
+    recipe = run.training_recipe
     with run.stage("data") as facts:
-        report = sanitize(
-            [project_path(name) for name in recipe.data.train],
-            [project_path(name) for name in recipe.data.val],
-            run.data,
-            settings=recipe.data,
-            template=TemplateSpec(
-                command=recipe.swift_command,
-                arguments={**source_arguments(recipe, model), **recipe.swift},
-                env=child_environment(recipe, model),
-            ),
-            log=run.logs / "data.log",
-            kind=kind_of(recipe.task),
-            recipe=recipe,
-            progress=for_terminal(),
-        )
+        log = run.logs / "data.log"
+
+        def judge_rows() -> DataReport:
+            return sanitize(
+                [project_path(name) for name in recipe.data.train],
+                [project_path(name) for name in recipe.data.val],
+                run.data,
+                settings=recipe.data,
+                template=TemplateSpec(
+                    command=recipe.swift_command,
+                    arguments={**source_arguments(recipe, model), **recipe.swift},
+                    env=child_environment(recipe, model),
+                ),
+                log=log,
+                kind=kind_of(recipe.task),
+                recipe=recipe,
+                progress=for_terminal(),
+            )
+
+        report = with_patience(run, log, console, judge_rows)
         facts.update(
             read=report.read,
             kept=report.kept,
             rejected=report.rejected,
             train=report.train_rows,
             val=report.val_rows,
+            rows={
+                path.name: sha256_of(path)
+                for path in (run.data / "train.jsonl", run.data / "val.jsonl")
+                if path.is_file()
+            },
         )
         console.note(
             f"data     {report.read} rows read, {report.train_rows} to train on, "
@@ -224,7 +252,9 @@ def data_stage(run: RunFolder, model: str, console: Console) -> dict[str, Any]:
     return facts
 
 
-def _training_command(run: RunFolder, model: str, resume_from: Path | None) -> Rendered:
+def _training_command(
+    run: RunFolder, recipe: Recipe, model: str, resume_from: Path | None
+) -> Rendered:
     val = run.data / "val.jsonl"
     paths = TrainingPaths(
         model=model,
@@ -234,37 +264,52 @@ def _training_command(run: RunFolder, model: str, resume_from: Path | None) -> R
         resume_from=resume_from,
         teacher=run.facts("model").get("teacher"),
     )
-    return render_training(run.recipe, paths)
+    return render_training(recipe, paths)
 
 
 def train_stage(run: RunFolder, model: str, console: Console) -> Path:
     """Run ms-swift, show its progress, judge what it left; the checkpoint to use.
 
-    Goes on from the last whole checkpoint when the run has one, else from the start. `ChildError`
-    when the run failed, whatever its exit code.
+    Goes on from the last whole checkpoint when the run has one, else from the start; again, with
+    changes, where a failure can be mended (`recovery.py`). `ChildError` when the run failed in the
+    end, whatever its exit code.
     """
     if run.is_done("train"):
         return run.path / str(run.facts("train")["checkpoint"])
-    kept = checkpoints(run.training)
-    if not kept:
-        # An earlier attempt that left no checkpoint: its log would be read as this one's.
-        shutil.rmtree(run.training, ignore_errors=True)
-    command = _training_command(run, model, kept[-1] if kept else None)
-    write_text(run.path / "command.sh", command.script)
+    earlier = list(run.facts("train").get("attempts", []))
     log = run.logs / "train.log"
+
+    def launch(recipe: Recipe, resume_from: Path | None) -> Verdict:
+        if resume_from and is_finished(resume_from, run.state.lengthened_at):
+            console.note(f"train    {resume_from.name} is that of the last step: nothing to run")
+            return judge_finished(run, log)
+        command = _training_command(run, recipe, model, resume_from)
+        write_text(run.path / "command.sh", command.script)
+        where = f", from {resume_from.name}" if resume_from else ""
+        console.note(f"train    {recipe.swift_command}{where}; log: {shown(log)}")
+        return run_attempt(run, command, log)
+
+    def plan_again() -> None:
+        data_stage(run, model, console)
+        write_plan(run)
+
     with run.stage("train") as facts:
-        where = f", from {kept[-1].name}" if kept else ""
-        console.note(f"train    {run.recipe.swift_command}{where}; log: {shown(log)}")
-        verdict = run_attempt(run, command, log)
+        launching = Launching(launch, plan_again)
+        verdict, attempts = train_until_it_ends(run, launching, console, earlier)
         facts.update(_facts(verdict, run))
         if verdict.failure is not None:
+            times = f" after {len(attempts)} attempts" if len(attempts) > 1 else ""
             raise ChildError(
-                f"the training failed ({verdict.failure.kind}): {verdict.failure.cause}",
+                f"the training failed{times} ({verdict.failure.kind}): {verdict.failure.cause}",
                 remedy=f"{verdict.failure.remedy}\n     log: {shown(log)}",
             )
         curve = sparkline(verdict.losses)
         first, last = verdict.losses[0], verdict.losses[-1]
         console.note(f"         {verdict.steps} steps, loss {first:.3f} {curve} {last:.3f}")
+        for remark in verdict.remarks:
+            console.note(f"note     {remark}")
+    if run.stop_asked:
+        raise KeyboardInterrupt
     if verdict.checkpoint is None:
         raise RuntimeError("a run that did not fail has a checkpoint")
     return verdict.checkpoint
@@ -278,8 +323,13 @@ def _facts(verdict: Verdict, run: RunFolder) -> dict[str, Any]:
         facts["eval_losses"] = verdict.eval_losses
     if verdict.checkpoint is not None:
         facts["checkpoint"] = str(verdict.checkpoint.relative_to(run.path))
+    if verdict.remarks:
+        facts["remarks"] = verdict.remarks
     if verdict.failure is not None:
         facts["failure"] = verdict.failure._asdict()
+    if memory := memory_record(run.path):
+        facts["memory"] = memory
+    run.state.swift_arguments = swift_arguments(run.training)
     return facts
 
 

@@ -1,21 +1,19 @@
-"""Read ms-swift's logging.jsonl while it grows, and show how the training goes."""
+"""Read ms-swift's logging.jsonl while it grows."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-import sys
-import time
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+from palmswift.launchers.tail import Tail
 
 _BARS = "▁▂▃▄▅▆▇█"
-_PLAIN_INTERVAL = 10.0
+_NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
 class LogRecord(NamedTuple):
@@ -26,6 +24,8 @@ class LogRecord(NamedTuple):
     loss: float | None = None
     eval_loss: float | None = None
     token_accuracy: float | None = None
+    numbers: Mapping[str, float] = _NOTHING
+    """All numbers of the row, by ms-swift's names."""
 
     @property
     def is_evaluation(self) -> bool:
@@ -43,18 +43,11 @@ class TrainingLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.records: list[LogRecord] = []
-        self._offset = 0
+        self._tail = Tail(path)
 
     def poll(self) -> list[LogRecord]:
         """The records that were added since the last call."""
-        if not self.path.is_file():
-            return []
-        with self.path.open("rb") as stream:
-            stream.seek(self._offset)
-            chunk = stream.read()
-        whole = chunk[: chunk.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        added = [record for line in whole.splitlines() if (record := parse_record(line))]
+        added = [record for line in self._tail.lines() if (record := parse_record(line.text))]
         for record in added:
             self._append(record)
         return added
@@ -98,6 +91,7 @@ def parse_record(line: bytes) -> LogRecord | None:
         loss=loss,
         eval_loss=eval_loss,
         token_accuracy=_number(row.get("token_acc")),
+        numbers={name: number for name in row if (number := _number(row[name])) is not None},
     )
 
 
@@ -123,75 +117,3 @@ def sparkline(values: list[float], width: int = 40) -> str:
         _BARS[round((value - low) / span * (len(_BARS) - 1))] if math.isfinite(value) else "!"
         for value in values
     )
-
-
-class TrainingView:
-    """Progress on stderr: a bar with loss and time left on a terminal, else a line now and then."""
-
-    def __init__(self, log: TrainingLog) -> None:
-        """What `log` has been read of before is an earlier attempt's, and is not shown as now."""
-        self.log = log
-        self._last: LogRecord | None = None
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
-        self._begun = time.monotonic()
-        self._said = 0.0
-
-    def __enter__(self) -> TrainingView:
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeElapsedColumn,
-                TimeRemainingColumn,
-            )
-
-            self._progress = Progress(
-                TextColumn("  {task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[curve]}"),
-                console=Console(stderr=True),
-            )
-            self._progress.start()
-            self._task = self._progress.add_task("ms-swift starts", total=None, curve="")
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-    def update(self) -> None:
-        """Read the log on and show its last record."""
-        trained = [record for record in self.log.poll() if record.loss is not None]
-        self._last = last = trained[-1] if trained else self._last
-        if self._progress is not None and self._task is not None:
-            if last is not None:
-                self._progress.update(
-                    self._task,
-                    description=f"loss {last.loss:.4f}",
-                    completed=last.step,
-                    total=last.max_steps,
-                    curve=sparkline(self.log.losses, 24),
-                )
-            return
-        elapsed = time.monotonic() - self._begun
-        if elapsed - self._said < _PLAIN_INTERVAL:
-            return
-        self._said = elapsed
-        if last is None:
-            line = f"  {elapsed:4.0f} s  ms-swift starts"
-        else:
-            line = f"  {elapsed:4.0f} s  step {last.step}/{last.max_steps}  loss {last.loss:.4f}"
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()

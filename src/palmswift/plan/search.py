@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from palmswift.plan.fit import LENGTH_STEP, Conditions, Plan, plan_under
-from palmswift.plan.recipe_run import shape_of_model
 from palmswift.plan.shapes import QWEN3
-from palmswift.recipes.check import check_recipe
-from palmswift.recipes.plugins import shipped_plugins
+from palmswift.plan.steps import (
+    Step,
+    is_sound,
+    plugin_steps,
+    set_argument,
+    set_variable,
+    smaller_batch,
+    smaller_rank,
+    with_swift,
+)
 from palmswift.recipes.recipe import Recipe
-from palmswift.recipes.source import RecipeText
 
 _SHORTEST = 512
 """Tokens that rows keep where their real lengths are not known."""
@@ -45,12 +50,6 @@ class Fitted(NamedTuple):
     changes: list[Change]
 
 
-class _Step(NamedTuple):
-    what: str
-    why: str
-    apply: Callable[[Recipe], Recipe]
-
-
 def fit(recipe: Recipe, conditions: Conditions) -> Fitted | None:
     """The recipe with the fewest costly changes under which it fits; None: there is none.
 
@@ -59,7 +58,7 @@ def fit(recipe: Recipe, conditions: Conditions) -> Fitted | None:
     last, a smaller model. None also where the memory is not predicted.
     """
     if conditions.length is not None:  # rows of that length are asked for, not only planned
-        recipe = _with_swift(recipe, max_length=conditions.length)
+        recipe = with_swift(recipe, max_length=conditions.length)
     if _under(recipe, conditions).fits is None:
         return None
     for start, first in _models(recipe):
@@ -92,7 +91,7 @@ def recipe_yaml(fitted: Fitted, made_by: str, name: str) -> str:
     return "".join(f"# {note}\n" for note in notes) + resolved_yaml(renamed)
 
 
-def _models(recipe: Recipe) -> Iterator[tuple[Recipe, list[_Step]]]:
+def _models(recipe: Recipe) -> Iterator[tuple[Recipe, list[Step]]]:
     """The recipe's own model, then the smaller ones of its family, the largest first."""
     yield recipe, []
     named = _SIZED.fullmatch(recipe.model.id)
@@ -104,17 +103,17 @@ def _models(recipe: Recipe) -> Iterator[tuple[Recipe, list[_Step]]]:
         yield step.apply(recipe), [step]
 
 
-def _enough_steps(recipe: Recipe, conditions: Conditions) -> list[_Step] | None:
+def _enough_steps(recipe: Recipe, conditions: Conditions) -> list[Step] | None:
     """Steps from the cheapest on until it fits; None when all of them are not enough."""
-    taken: list[_Step] = []
+    taken: list[Step] = []
     now = recipe
-    if not _is_sound(recipe):
+    if not is_sound(recipe):
         return None
     for step in _levers(recipe):
         if _fits(now, conditions):
             return taken
         changed = step.apply(now)
-        if changed != now and _is_sound(changed) and not _needs_more(changed, now, conditions):
+        if changed != now and is_sound(changed) and not _needs_more(changed, now, conditions):
             taken.append(step)
             now = changed
     if _fits(now, conditions):
@@ -123,56 +122,56 @@ def _enough_steps(recipe: Recipe, conditions: Conditions) -> list[_Step] | None:
     return None if rest is None else [*taken, *rest]
 
 
-def _only_needed(recipe: Recipe, steps: Sequence[_Step], conditions: Conditions) -> list[_Step]:
+def _only_needed(recipe: Recipe, steps: Sequence[Step], conditions: Conditions) -> list[Step]:
     """The steps without those that it fits without, tried from the costliest on."""
     needed = list(steps)
     for step in reversed(steps):
         others = [other for other in needed if other is not step]
         changed = _applied(recipe, others)
-        if _is_sound(changed) and _fits(changed, conditions):
+        if is_sound(changed) and _fits(changed, conditions):
             needed = others
     return needed
 
 
-def _levers(recipe: Recipe) -> list[_Step]:
+def _levers(recipe: Recipe) -> list[Step]:
     """What can be set otherwise while rows, rank and model stay, the cheapest first."""
     swift = recipe.swift
     batch = swift.get("per_device_train_batch_size", 1)
     accumulation = swift.get("gradient_accumulation_steps", 16)
     steps = [
-        _env("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True", "the allocator wastes less"),
-        _set("use_liger_kernel", True, "the loss without logits, the same to rounding"),
-        _set("lora_dropout", 0.0, "no masks and dropped copies; 3 epochs hardly need them"),
-        _set("per_device_eval_batch_size", 1, "evaluates row by row, with the same result"),
+        set_variable(
+            "PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True", "the allocator wastes less"
+        ),
+        set_argument("use_liger_kernel", True, "the loss without logits, the same to rounding"),
+        set_argument("lora_dropout", 0.0, "no masks and dropped copies; 3 epochs hardly need them"),
+        set_argument(
+            "per_device_eval_batch_size",
+            1,
+            "evaluates row by row; eval_loss is then a mean over rows",
+        ),
     ]
     if isinstance(batch, int) and batch > 1 and isinstance(accumulation, int):
         more = batch * accumulation
         why = f"the effective batch stays {more}, and nothing is padded"
-        steps += [_batch_of_one(more, why)]
+        steps += [smaller_batch(1, more, why)]
     steps += [
-        _set("optim", "adamw_8bit", "two bytes of optimizer state a number"),
-        _set("bnb_4bit_use_double_quant", True, "quantises the scales too"),
-        *_plugin_steps(),
-        _set("lora_dtype", "bfloat16", "rounds the adapter: late, small updates may be lost"),
+        set_argument("optim", "adamw_8bit", "two bytes of optimizer state a number"),
+        set_argument("bnb_4bit_use_double_quant", True, "quantises the scales too"),
+        *plugin_steps(),
+        set_argument(
+            "lora_dtype", "bfloat16", "rounds the adapter: late, small updates may be lost"
+        ),
     ]
     if swift.get("tuner_type") == "full":
-        steps.append(_set("torch_dtype", "bfloat16", "rounds the weights: small updates are lost"))
+        steps.append(
+            set_argument("torch_dtype", "bfloat16", "rounds the weights: small updates are lost")
+        )
     else:
         steps.append(_quantise())
     return steps
 
 
-def _plugin_steps() -> list[_Step]:
-    reasons = {
-        "embedding_on_cpu": "the frozen embedding stays in host memory",
-        "checkpoint_offload": "layer inputs wait in host memory",
-        "tiled_mlp": "the MLP takes a part of a row at a time",
-    }
-    shipped = shipped_plugins()
-    return [_plugin(name, why) for name, why in reasons.items() if name in shipped]
-
-
-def _shorter_or_smaller(recipe: Recipe, conditions: Conditions) -> list[_Step] | None:
+def _shorter_or_smaller(recipe: Recipe, conditions: Conditions) -> list[Step] | None:
     """Shorter rows down to a floor, and where that is not enough the largest rank at which it is.
 
     Then as long as fits with that rank.
@@ -181,15 +180,15 @@ def _shorter_or_smaller(recipe: Recipe, conditions: Conditions) -> list[_Step] |
     floor = _floor(length, conditions)
     for rank_steps in _ranks(recipe):
         ranked = _applied(recipe, rank_steps)
-        if not _fits(_with_swift(ranked, max_length=floor), conditions):
+        if not _fits(with_swift(ranked, max_length=floor), conditions):
             continue
         if _fits(ranked, conditions):
             return rank_steps
         longest = plan_under(ranked, conditions).longest_length
         fitting = max(floor, min(longest, length))
-        if not _fits(_with_swift(ranked, max_length=fitting), conditions):
+        if not _fits(with_swift(ranked, max_length=fitting), conditions):
             fitting = floor
-        return [_set("max_length", fitting, _shorter_why(conditions)), *rank_steps]
+        return [set_argument("max_length", fitting, _shorter_why(conditions)), *rank_steps]
     return None
 
 
@@ -212,7 +211,7 @@ def _planned_length(recipe: Recipe, conditions: Conditions) -> int:
     return plan_under(recipe, conditions).length
 
 
-def _ranks(recipe: Recipe) -> Iterator[list[_Step]]:
+def _ranks(recipe: Recipe) -> Iterator[list[Step]]:
     """The recipe's rank, then halves of it, the scale alpha / rank kept."""
     yield []
     rank, alpha = recipe.swift.get("lora_rank", 8), recipe.swift.get("lora_alpha", 32)
@@ -222,7 +221,7 @@ def _ranks(recipe: Recipe) -> Iterator[list[_Step]]:
     while smaller >= _SMALLEST_RANK:
         scaled = alpha * smaller / rank if isinstance(alpha, int | float) else alpha
         whole = int(scaled) if isinstance(scaled, float) and scaled.is_integer() else scaled
-        yield [_rank(smaller, whole)]
+        yield [smaller_rank(smaller, whole)]
         smaller //= 2
 
 
@@ -241,13 +240,7 @@ def _under(recipe: Recipe, conditions: Conditions) -> Plan:
     return plan_under(recipe, conditions.model_copy(update={"length": None}))
 
 
-def _is_sound(recipe: Recipe) -> bool:
-    """Whether `palmswift recipes check` has nothing against it."""
-    values = recipe.model_dump(mode="json", exclude_none=True, exclude={"base"})
-    return not check_recipe(RecipeText(Path(recipe.name), values, {}, ()))
-
-
-def _fitted(recipe: Recipe, steps: Sequence[_Step], conditions: Conditions) -> Fitted:
+def _fitted(recipe: Recipe, steps: Sequence[Step], conditions: Conditions) -> Fitted:
     changes, now = [], recipe
     before = _under(now, conditions)
     for step in steps:
@@ -259,47 +252,13 @@ def _fitted(recipe: Recipe, steps: Sequence[_Step], conditions: Conditions) -> F
     return Fitted(now, before, changes)
 
 
-def _applied(recipe: Recipe, steps: Sequence[_Step]) -> Recipe:
+def _applied(recipe: Recipe, steps: Sequence[Step]) -> Recipe:
     for step in steps:
         recipe = step.apply(recipe)
     return recipe
 
 
-def _with_swift(recipe: Recipe, **values: Any) -> Recipe:
-    return recipe.model_copy(update={"swift": {**recipe.swift, **values}})
-
-
-def _set(name: str, value: Any, why: str) -> _Step:
-    shown = str(value).lower() if isinstance(value, bool) else value
-    return _Step(f"swift.{name}={shown}", why, lambda recipe: _with_swift(recipe, **{name: value}))
-
-
-def _env(name: str, value: str, why: str) -> _Step:
-    def apply(recipe: Recipe) -> Recipe:
-        return recipe.model_copy(update={"env": {**recipe.env, name: value}})
-
-    return _Step(f"env.{name}={value}", why, apply)
-
-
-def _plugin(name: str, why: str) -> _Step:
-    def apply(recipe: Recipe) -> Recipe:
-        shape = shape_of_model(recipe.model)
-        full = recipe.swift.get("tuner_type") == "full"
-        refused = name == "embedding_on_cpu" and (shape is None or shape.tied or full)
-        if name in recipe.plugins or refused:
-            return recipe
-        return recipe.model_copy(update={"plugins": [*recipe.plugins, name]})
-
-    return _Step(f"plugins+={name}", why, apply)
-
-
-def _batch_of_one(accumulation: int, why: str) -> _Step:
-    values = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": accumulation}
-    what = f"swift.per_device_train_batch_size=1 swift.gradient_accumulation_steps={accumulation}"
-    return _Step(what, why, lambda recipe: _with_swift(recipe, **values))
-
-
-def _quantise() -> _Step:
+def _quantise() -> Step:
     values = {
         "quant_method": "bnb",
         "quant_bits": 4,
@@ -308,22 +267,16 @@ def _quantise() -> _Step:
         "bnb_4bit_use_double_quant": True,
     }
     what = "swift.quant_method=bnb swift.quant_bits=4"
-    return _Step(
+    return Step(
         what,
         "4-bit weights under the adapter, at a small loss of quality",
-        lambda recipe: _with_swift(recipe, **values),
+        lambda recipe: with_swift(recipe, **values),
     )
 
 
-def _rank(rank: int, alpha: Any) -> _Step:
-    what = f"swift.lora_rank={rank} swift.lora_alpha={alpha}"
-    why = "a smaller adapter, its scale kept"
-    return _Step(what, why, lambda recipe: _with_swift(recipe, lora_rank=rank, lora_alpha=alpha))
-
-
-def _smaller_model(model_id: str) -> _Step:
+def _smaller_model(model_id: str) -> Step:
     def apply(recipe: Recipe) -> Recipe:
         model = recipe.model.model_copy(update={"id": model_id, "revision": None})
         return recipe.model_copy(update={"model": model})
 
-    return _Step(f"model.id={model_id}", "the larger one does not fit by any setting", apply)
+    return Step(f"model.id={model_id}", "the larger one does not fit by any setting", apply)

@@ -83,6 +83,15 @@ class ExportSettings(_Section):
     """Merge the adapter into 16-bit weights when the training has ended, and serve those."""
 
 
+class RecoverySettings(_Section):
+    """What is done when a training fails in a way that can be mended."""
+
+    attempts: int = Field(default=4, ge=1, le=16)
+    """How often it is launched at most by one command; 1: never again."""
+    allow: list[Literal["length", "rank"]] = Field(default_factory=list)
+    """What may be given up for it to fit the memory: long rows, the adapter's rank."""
+
+
 class DeploySettings(_Section):
     """How the result is served."""
 
@@ -140,6 +149,7 @@ class Recipe(_Section):
     plugins: list[str] = Field(default_factory=list)
     """Shipped plugins by name, or Python files of your own, given as `--external_plugins`."""
     launch: LaunchSettings = Field(default_factory=LaunchSettings)
+    recovery: RecoverySettings = Field(default_factory=RecoverySettings)
     export: ExportSettings = Field(default_factory=ExportSettings)
     deploy: DeploySettings = Field(default_factory=DeploySettings)
     eval: EvalSettings = Field(default_factory=EvalSettings)

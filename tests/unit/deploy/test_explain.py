@@ -14,7 +14,7 @@ LINES = {
     "context_too_long": "the model's max seq len (40960) is larger than the maximum number of "
     "tokens that can be stored in KV cache (8192)",
     "adapter_mismatch": "RuntimeError: size mismatch for base_model.model.lm_head.lora_A.weight",
-    "incomplete_model": "OSError: /m does not appear to have a file named config.json",
+    "broken_model": "OSError: /m does not appear to have a file named config.json",
     "ambiguous_type": "ValueError: Failed to automatically match `model_type` for `/m`. "
     "Multiple possible types found: ['qwen3', 'qwen3_emb']",
     "unknown_argument": "ValueError: remaining_argv: ['--check_model', 'false']",

@@ -23,7 +23,7 @@ def test_paths_come_from_the_run_and_the_rest_from_the_recipe_in_its_order() -> 
     arguments = training_arguments(make_recipe(), PATHS)
     assert list(arguments) == [
         *("model", "use_hf", "dataset", "val_dataset", "output_dir", "add_version"),
-        "logging_nan_inf_filter",
+        *("logging_nan_inf_filter", "external_plugins"),
         *("tuner_type", "eval_strategy", "learning_rate"),
     ]
     assert arguments["dataset"] == ["/r/train.jsonl"]
@@ -48,7 +48,8 @@ def test_preference_tasks_are_a_type_of_rlhf() -> None:
 def test_plugins_are_given_by_their_whole_path() -> None:
     plugins = training_arguments(make_recipe(plugins=["a/p.py"]), PATHS)["external_plugins"]
     assert isinstance(plugins, list)
-    assert [Path(str(plugin)).is_absolute() for plugin in plugins] == [True]
+    assert {Path(str(plugin)).is_absolute() for plugin in plugins} == {True}
+    assert Path(str(plugins[-1])).name == "p.py"
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,59 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palmswift.launchers.diagnosis import TAIL_BYTES, diagnose, log_tail
+from palmswift.launchers.diagnosis import TAIL_BYTES, diagnose, log_tail, signal_of
+from palmswift.launchers.failures import ENDED_BY_SIGNAL, FAILURES
+
+LOGS = Path(__file__).parents[2] / "data" / "training_logs"
+MANIFEST: dict[str, dict[str, Any]] = json.loads((LOGS / "manifest.json").read_text("utf-8"))
+FAILED = sorted(name for name, entry in MANIFEST.items() if entry["exit_code"] != 0)
+
+
+@pytest.mark.parametrize("name", FAILED)
+def test_a_real_log_is_told_as_what_it_is(name: str) -> None:
+    entry = MANIFEST[name]
+    found = diagnose(LOGS / f"{name}.log", entry["exit_code"])
+    assert (found.kind, found.phase) == (entry["kind"], entry["phase"]), found
+    assert found.cause
+    assert "\n" not in found.cause + found.remedy
+    assert not re.search(r"[{}]\w+[{}]|\(\)|: *$", found.cause), found.cause
+
+
+def test_every_class_has_a_real_log_that_says_where_it_comes_from() -> None:
+    shown = {entry["kind"] for entry in MANIFEST.values()}
+    by_signal = {kind for kind, _, _ in ENDED_BY_SIGNAL.values()} - {"aborted"}
+    known = {failure.kind for failure in FAILURES} | {"out_of_memory", "gpu_in_use"} | by_signal
+    assert known <= shown, f"without a log: {sorted(known - shown)}"
+    assert len(known) >= 35
+    assert all(entry["source"] for entry in MANIFEST.values())
+    assert {file.stem for file in LOGS.glob("*.log")} == set(MANIFEST)
+
+
+@pytest.mark.parametrize(
+    ("code", "number"),
+    [(-9, 9), (137, 9), (247, 9), (143, 15), (241, 15), (1, 0), (0, 0), (255, 1)],
+)
+def test_a_signal_is_read_from_every_form_of_exit_code(code: int, number: int) -> None:
+    assert signal_of(code) == number
+
+
+def test_a_kill_for_want_of_memory_is_told_by_the_system_s_counter(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("Train:   3%|\n")
+    assert diagnose(log, 247).kind == "killed"
+    assert diagnose(log, 247, oom_kills=0).kind == "killed"
+    assert diagnose(log, 247, oom_kills=1).kind == "host_memory"
+    assert diagnose(LOGS / "worker_killed.log", 1, oom_kills=1).kind == "host_memory"
+    assert diagnose(LOGS / "broken_data.log", 1, oom_kills=1).kind == "broken_data"
 
 
 @pytest.mark.parametrize(
@@ -67,9 +113,8 @@ def test_a_progress_bar_shows_as_its_last_state(tmp_path: Path) -> None:
 
 def test_only_the_end_of_a_long_log_is_read(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    log.write_text(
-        "CUDA out of memory\n" + "x" * 99 + "\n" + ("y" * 99 + "\n") * (TAIL_BYTES // 100)
-    )
+    error = "torch.OutOfMemoryError: CUDA out of memory\n"
+    log.write_text(error + "x" * 99 + "\n" + ("y" * 99 + "\n") * (TAIL_BYTES // 100))
     assert diagnose(log, 1).kind == "unknown"
 
 
@@ -87,3 +132,12 @@ def test_any_bytes_have_a_diagnosis_of_bounded_length(
     found = diagnose(log, code)
     assert found.cause
     assert len(found.cause) <= 300
+
+
+@pytest.mark.parametrize("name", ["bad_flag", "broken_data", "reward_raised", "no_cuda"])
+def test_a_row_that_tells_of_an_error_hides_no_real_one(tmp_path: Path, name: str) -> None:
+    row = (LOGS / "killed_after_a_row_of_an_error.log").read_text("utf-8")
+    assert "torch.OutOfMemoryError: CUDA out of memory" in row
+    log = tmp_path / "log"
+    log.write_text(row + (LOGS / f"{name}.log").read_text("utf-8"), "utf-8")
+    assert diagnose(log, 1).kind == MANIFEST[name]["kind"]

@@ -9,6 +9,7 @@ from support_runs import make_recipe
 
 from palmswift.errors import Problem
 from palmswift.launchers.machine import (
+    conditions_here,
     machine_problems,
     memory_problem,
     plan_here,
@@ -170,3 +171,15 @@ def test_an_ms_swift_without_a_catalogue_is_remarked_on(
 ) -> None:
     monkeypatch.setattr("palmswift.launchers.machine.installed_version", lambda: installed)
     assert ("9.9 is installed" in version_remark()) == remark
+
+
+def test_a_capped_card_is_planned_for_as_the_small_card_that_it_plays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _card(tmp_path, monkeypatch, "NVIDIA H100, 595.71, 81559, 80000, 9.0")
+    recipe = load_recipe("qwen3_8b_4bit").recipe
+    capped = recipe.model_copy(update={"plugins": ["gpu_cap"]})
+    smaller = capped.model_copy(update={"env": {"PALMSWIFT_GPU_CAP_MIB": "4096"}})
+    found = [conditions_here(one, None) for one in (recipe, capped, smaller)]
+    assert [one.gpu_mib if one else None for one in found] == [80000, 7868, 4276]
+    assert conditions_here(load_recipe("demo_cpu").recipe, None) is None

@@ -10,7 +10,7 @@ from support_runs import make_recipe
 
 from palmswift.errors import InputError
 from palmswift.launchers.arguments import TrainingPaths, training_arguments
-from palmswift.launchers.plugin_files import plugin_path
+from palmswift.launchers.plugin_files import SUPERVISION, plugin_path
 from palmswift.recipes.plugins import shipped_plugins
 
 LEVERS = {"embedding_on_cpu", "checkpoint_offload", "tiled_mlp", "memory_log", "gpu_cap"}
@@ -44,7 +44,8 @@ def test_a_training_gets_whole_paths_of_shipped_plugins_and_own_files() -> None:
     recipe = make_recipe(plugins=["tiled_mlp", "a/p.py"])
     plugins = training_arguments(recipe, paths)["external_plugins"]
     assert isinstance(plugins, list)
-    assert plugins[0] == str(plugin_path("tiled_mlp"))
+    assert plugins[: len(SUPERVISION)] == [str(plugin_path(name)) for name in SUPERVISION]
+    assert plugins[len(SUPERVISION)] == str(plugin_path("tiled_mlp"))
     assert all(Path(str(plugin)).is_absolute() for plugin in plugins)
 
 

@@ -17,7 +17,9 @@ from support_recipes import make_checkout
 from palmswift.errors import InputError
 from palmswift.launchers.render import (
     PROGRAM_VARIABLE,
+    Rendered,
     SwiftCommand,
+    direct_words,
     render_command,
     swift_program,
 )
@@ -78,3 +80,45 @@ def test_a_name_that_a_template_does_not_know_is_an_input_error(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="nowhere"):
         render_command("sft", {})
+
+
+def _rendered(word: str, env: dict[str, str] | None = None, program: str = "") -> Rendered:
+    words = [program] if program else swift_program()
+    return Rendered(script="", argv=[*words, word, "--model", "m"], env=env or {})
+
+
+def test_one_process_is_started_without_swifts_wrapper_and_with_the_same_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What `swift` itself says that it runs is what is run."""
+    for name in (PROGRAM_VARIABLE, "NPROC_PER_NODE", "NNODES"):
+        monkeypatch.delenv(name, raising=False)
+    words = direct_words(_rendered("sft"))
+    assert words[0] == sys.executable
+    assert Path(words[1]).parts[-3:] == ("swift", "cli", "sft.py")
+    assert Path(words[1]).is_file()
+    assert words[2:] == ["--model", "m"]
+
+
+@pytest.mark.parametrize(
+    "rendered",
+    [
+        _rendered("deploy"),
+        _rendered("sft", env={"NPROC_PER_NODE": "2"}),
+        _rendered("rlhf", env={"NNODES": "2"}),
+        _rendered("sft", program="/elsewhere/bin/swift"),
+        _rendered("megatron"),
+    ],
+)
+def test_what_the_wrapper_is_needed_for_is_started_with_it(
+    rendered: Rendered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (PROGRAM_VARIABLE, "NPROC_PER_NODE", "NNODES"):
+        monkeypatch.delenv(name, raising=False)
+    assert direct_words(rendered) == rendered.argv
+    monkeypatch.setenv("NPROC_PER_NODE", "2")
+    assert direct_words(_rendered("sft")) == _rendered("sft").argv
+    monkeypatch.delenv("NPROC_PER_NODE")
+    monkeypatch.setenv(PROGRAM_VARIABLE, "python other.py")
+    other = Rendered(script="", argv=["python", "other.py", "sft"], env={})
+    assert direct_words(other) == other.argv

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support_runs import make_recipe, make_run, write_checkpoint
+from support_checkpoints import write_adapter
+from support_runs import make_recipe, make_run
 
 from palmswift.errors import InputError
 from palmswift.launchers.run_folder import RunFolder, checkpoints, find_run
@@ -91,8 +92,39 @@ def test_a_second_launcher_is_refused_while_the_first_lives(tmp_path: Path) -> N
 
 
 def test_only_whole_checkpoints_count_and_they_come_in_order(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path, 100)
-    write_checkpoint(tmp_path, 20)
+    write_adapter(tmp_path, 100)
+    write_adapter(tmp_path, 20)
     (tmp_path / "checkpoint-300").mkdir()
     (tmp_path / "checkpoint-old").mkdir()
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-20", "checkpoint-100"]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from palmswift.launchers.run_folder import RunFolder
+run = RunFolder(Path(sys.argv[1]))
+print("writes", flush=True)
+for number in range(10**9):
+    with run.stage("train") as facts:
+        facts["number"] = number
+"""
+
+
+def test_run_json_is_readable_whenever_its_writer_is_killed(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    for number in range(8):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(run.path)], stdout=subprocess.PIPE
+        )
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        before = (run.path / "run.json").stat().st_ino
+        while (run.path / "run.json").stat().st_ino == before:
+            os.sched_yield()
+        for _ in range(number * 500):  # kill it at another point of its writing each time
+            os.sched_yield()
+        writer.kill()
+        writer.communicate()
+        stage = RunFolder(run.path).state.stages["train"]
+        assert stage.state in ("running", "done")

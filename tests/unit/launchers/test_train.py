@@ -106,7 +106,6 @@ def test_own_validation_rows_alone_leave_the_training_rows(
         (["--recipe", "~nobody-at-all/x.yaml"], "no recipe file"),
         (["--recipe", "x" * 400], "no recipe is called"),
         (["--resume", "latest", "--dry-run"], "leave --dry-run out"),
-        (["--resume", "latest", "--recipe", "a", "--set", "b=c"], "--set: was given beside"),
         (["--resume", "no-such-run"], "there is no run 'no-such-run'"),
     ],
 )

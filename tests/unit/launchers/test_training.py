@@ -184,6 +184,7 @@ def test_a_model_that_a_recipe_makes_is_trained_once_and_kept(
         "config.json",
         "model.safetensors",
         "palmswift.json",
+        "tokenizer.json",
     ]
 
 
@@ -347,3 +348,14 @@ def test_a_file_whose_name_is_not_utf8_is_told(tmp_path: Path) -> None:
     path.write_text("{}\n")
     with pytest.raises(InputError, match="its name is not UTF-8"):
         preflight(make_recipe(data={"train": [str(path)]}), tmp_path)
+
+
+def test_a_place_that_may_not_be_written_is_told_before_anything_is_begun(
+    tmp_path: Path, swift: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs").symlink_to("/proc/self")  # where not even root may make a folder
+    assert main(["--recipe", "mine"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert str(tmp_path / "runs") in said
+    assert swift.calls == []

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from palmswift.launchers.training_log import (
     LogRecord,
     TrainingLog,
-    TrainingView,
     parse_record,
     sparkline,
 )
@@ -27,7 +23,8 @@ def test_a_growing_file_gives_each_record_once_and_never_half_a_line(tmp_path: P
     assert log.poll() == []
     row = json.dumps({"loss": 1.5, "token_acc": 0.5, "global_step/max_steps": "5/10"}) + "\n"
     path.write_text(row + row[:10])
-    assert log.poll() == [LogRecord(5, 10, loss=1.5, token_accuracy=0.5)]
+    numbers = {"loss": 1.5, "token_acc": 0.5}
+    assert log.poll() == [LogRecord(5, 10, loss=1.5, token_accuracy=0.5, numbers=numbers)]
     path.write_text(row + row.replace("5/10", "6/10"))
     assert len(log.poll()) == 1
     assert log.poll() == []
@@ -80,57 +77,3 @@ def test_a_row_of_any_values_is_a_record_of_numbers_or_none(row: dict[str, Any])
     if record is not None:
         assert isinstance(record.loss, float) or isinstance(record.eval_loss, float)
         assert record.step >= 0
-
-
-def _log_with_a_step(folder: Path) -> TrainingLog:
-    log = TrainingLog(folder / "logging.jsonl")
-    log.path.write_text(_row(3, loss=1.25))
-    return log
-
-
-def test_without_a_terminal_a_line_now_and_then_tells_how_it_goes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    seconds = iter([0.0, 1.0, 11.0, 12.0, 25.0])
-    monkeypatch.setattr("palmswift.launchers.training_log.time.monotonic", lambda: next(seconds))
-    with TrainingView(TrainingLog(tmp_path / "logging.jsonl")) as view:
-        view.update()
-        view.update()
-        view.log.path.write_text(_row(3, loss=1.25))
-        view.update()
-        view.update()
-    assert capsys.readouterr().err.splitlines() == [
-        "    11 s  ms-swift starts",
-        "    25 s  step 3/10  loss 1.2500",
-    ]
-
-
-def test_a_step_of_an_earlier_attempt_is_not_shown_while_ms_swift_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    seconds = iter([0.0, 11.0])
-    monkeypatch.setattr("palmswift.launchers.training_log.time.monotonic", lambda: next(seconds))
-    log = _log_with_a_step(tmp_path)
-    log.poll()
-    with TrainingView(log) as view:
-        view.update()
-    assert capsys.readouterr().err == "    11 s  ms-swift starts\n"
-
-
-class _Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_on_a_terminal_a_bar_shows_step_loss_and_curve(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stream = _Terminal()
-    monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "120")
-    with TrainingView(_log_with_a_step(tmp_path)) as view:
-        view.update()
-    shown = stream.getvalue()
-    assert "loss 1.2500" in shown
-    assert "3/10" in shown

@@ -11,6 +11,7 @@ exec swift sft \
     --output_dir PROJECT/runs/demo_cpu_qlora-TIME/train \
     --add_version false \
     --logging_nan_inf_filter false \
+    --external_plugins PROJECT/src/palmswift/launchers/plugins/run_events.py PROJECT/src/palmswift/launchers/plugins/exact_resume.py PROJECT/src/palmswift/launchers/plugins/orderly_stop.py \
     --model_type qwen3 \
     --template qwen3 \
     --tuner_type lora \

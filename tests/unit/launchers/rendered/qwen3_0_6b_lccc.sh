@@ -11,6 +11,7 @@ exec swift sft \
     --output_dir PROJECT/runs/qwen3_0_6b_lccc-TIME/train \
     --add_version false \
     --logging_nan_inf_filter false \
+    --external_plugins PROJECT/src/palmswift/launchers/plugins/run_events.py PROJECT/src/palmswift/launchers/plugins/exact_resume.py PROJECT/src/palmswift/launchers/plugins/orderly_stop.py \
     --tuner_type lora \
     --target_modules q_proj k_proj v_proj o_proj gate_proj up_proj down_proj \
     --lora_rank 16 \

@@ -11,6 +11,7 @@ exec swift sft \
     --output_dir PROJECT/runs/qwen3_1_7b_lora-TIME/train \
     --add_version false \
     --logging_nan_inf_filter false \
+    --external_plugins PROJECT/src/palmswift/launchers/plugins/run_events.py PROJECT/src/palmswift/launchers/plugins/exact_resume.py PROJECT/src/palmswift/launchers/plugins/orderly_stop.py \
     --tuner_type lora \
     --target_modules all-linear \
     --lora_rank 16 \

@@ -11,7 +11,7 @@ exec swift sft \
     --output_dir PROJECT/runs/qwen3_8b_4bit_save-TIME/train \
     --add_version false \
     --logging_nan_inf_filter false \
-    --external_plugins PROJECT/src/palmswift/launchers/plugins/embedding_on_cpu.py PROJECT/src/palmswift/launchers/plugins/checkpoint_offload.py \
+    --external_plugins PROJECT/src/palmswift/launchers/plugins/run_events.py PROJECT/src/palmswift/launchers/plugins/exact_resume.py PROJECT/src/palmswift/launchers/plugins/orderly_stop.py PROJECT/src/palmswift/launchers/plugins/embedding_on_cpu.py PROJECT/src/palmswift/launchers/plugins/checkpoint_offload.py \
     --tuner_type lora \
     --target_modules all-linear \
     --lora_rank 8 \
