@@ -144,6 +144,7 @@ def dry_run(recipe: Recipe, console: Console) -> Done:
         train=folder / "data" / "train.jsonl",
         val=folder / "data" / "val.jsonl",
         output=folder / "train",
+        teacher=recipe.teacher.id if recipe.teacher else None,
     )
     command = render_training(recipe, paths)
     console.say(resolved_yaml(recipe))
