@@ -8,6 +8,7 @@ import pytest
 
 from palmswift.errors import InputError, Problem
 from palmswift.recipes.load import load_checked
+from palmswift.recipes.source import recipe_names
 
 WHOLE = """\
 name: mine
@@ -28,6 +29,16 @@ budget:
   gpu_mib: 8188
 """
 """A recipe that stands without a base and has nothing wrong."""
+
+
+def recipes_for_one_card() -> list[str]:
+    """Shipped recipes that ms-swift trains in one process, on a CUDA card or the CPU."""
+    launches = {name: load_checked(name).recipe.launch for name in recipe_names()}
+    return [
+        name
+        for name, launch in launches.items()
+        if (launch.engine, launch.device) == ("swift", "cuda") and not launch.is_distributed
+    ]
 
 
 def write_recipe(folder: Path, text: str = WHOLE, name: str = "mine") -> str:

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
@@ -123,7 +124,19 @@ def make_parser(prog: str, summary: str, examples: str) -> argparse.ArgumentPars
 
 
 def _raise_interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    if signum == signal.SIGHUP:
+        leave_terminal()
     raise KeyboardInterrupt
+
+
+def leave_terminal() -> None:
+    """Write to nowhere what went to a terminal, which has been closed: writing would fail."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        with contextlib.suppress(OSError):
+            if stat.S_ISCHR(os.fstat(number).st_mode):
+                os.dup2(nowhere, number)
+    os.close(nowhere)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from support_deploy import REPOSITORY
+from support_recipes import recipes_for_one_card
 
 from palmswift.launchers.arguments import TrainingPaths
 from palmswift.launchers.render import render_training
@@ -25,7 +26,10 @@ SAID = {*EXPLICIT, "per_device_eval_batch_size", "add_non_thinking_prefix", "pre
 """What every recipe says in full: what is trained, on what, and how it is evaluated."""
 
 
-@pytest.mark.parametrize("name", recipe_names())
+SINGLE = recipes_for_one_card()
+
+
+@pytest.mark.parametrize("name", SINGLE)
 def test_a_shipped_recipe_is_checked_says_all_that_matters_renders_and_fits_its_card(
     name: str,
 ) -> None:
@@ -52,3 +56,14 @@ def test_a_shipped_recipe_is_checked_says_all_that_matters_renders_and_fits_its_
         assert recipe.swift["eval_accumulation_steps"] == 1
         assert recipe.swift["per_device_eval_batch_size"] == 1
         assert plan.peak_mib <= (1 - MARGIN) * plan.usable_mib
+
+
+@pytest.mark.parametrize("name", sorted(set(recipe_names()) - set(SINGLE)))
+def test_a_recipe_beyond_one_card_is_checked_and_promises_no_peak(name: str) -> None:
+    assert check_recipe(read_recipe(name)) == []
+    recipe = load_checked(name).recipe
+    assert set(recipe.swift) >= SAID
+    plan = plan_recipe(recipe)
+    assert plan.fits is None
+    assert plan.remark
+    assert plan.peak_mib == 0

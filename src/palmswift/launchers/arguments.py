@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from palmswift.launchers.engines.arguments import CHECKER, launch_arguments, launch_environment
 from palmswift.launchers.plugin_files import SUPERVISION, plugin_arguments
 from palmswift.launchers.tracking import tracking_arguments
 from palmswift.recipes.recipe import Recipe, SwiftValue
@@ -68,7 +69,10 @@ def teacher_arguments(recipe: Recipe, teacher: str | None) -> dict[str, SwiftVal
 
 
 def training_arguments(recipe: Recipe, paths: TrainingPaths) -> dict[str, SwiftValue]:
-    """Every argument of `swift sft|pt|rlhf`, ours first, then the recipe's in its order."""
+    """Every argument of `swift sft|pt|rlhf`, ours first, then the recipe's in its order.
+
+    What the launch decides (the accumulation of each process) stands in the recipe's place.
+    """
     arguments = source_arguments(recipe, paths.model)
     if recipe.swift_command == "rlhf":
         arguments["rlhf_type"] = recipe.task
@@ -81,12 +85,13 @@ def training_arguments(recipe: Recipe, paths: TrainingPaths) -> dict[str, SwiftV
     arguments["add_version"] = False
     # A loss that is NaN would be logged as 0, and the run would pass for a good one.
     arguments["logging_nan_inf_filter"] = False
-    if plugins := [*SUPERVISION, *recipe.plugins]:
+    checker = [CHECKER] if recipe.launch.is_distributed else []
+    if plugins := [*SUPERVISION, *checker, *recipe.plugins]:
         arguments["external_plugins"] = [*plugin_arguments(plugins)]
     arguments.update(tracking_arguments(recipe, paths.output.parent.name))
     if paths.resume_from is not None:
         arguments["resume_from_checkpoint"] = str(paths.resume_from)
-    return {**arguments, **recipe.swift}
+    return {**arguments, **recipe.swift, **launch_arguments(recipe)}
 
 
 def serving_arguments(recipe: Recipe) -> dict[str, SwiftValue]:
@@ -96,16 +101,19 @@ def serving_arguments(recipe: Recipe) -> dict[str, SwiftValue]:
 
 
 def child_environment(recipe: Recipe, model: str) -> dict[str, str]:
-    """Environment of ms-swift's processes: the recipe's, and what its launch and model ask for."""
+    """Environment of ms-swift's processes: the recipe's, and what its model and device ask for."""
     environment: dict[str, str] = {"PYTHONUNBUFFERED": "1"}
     if not recipe.needs_gpu:
         # A CPU recipe behaves the same on a machine that has a card.
         environment["CUDA_VISIBLE_DEVICES"] = ""
     if Path(model).is_dir():
         environment |= OFFLINE
-    if recipe.launch.processes > 1:
-        environment["NPROC_PER_NODE"] = str(recipe.launch.processes)
     return environment | recipe.env
+
+
+def training_environment(recipe: Recipe, model: str) -> dict[str, str]:
+    """Environment of the training: as of all children, and by which its processes meet."""
+    return child_environment(recipe, model) | launch_environment(recipe) | recipe.env
 
 
 OFFLINE: Mapping[str, str] = {"MODELSCOPE_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}

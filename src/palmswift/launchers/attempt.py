@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from palmswift.launchers.engines.ranks import quote_rank_logs
 from palmswift.launchers.gpu_release import computing_pids, wait_until_released
 from palmswift.launchers.oom_kills import oom_kills
 from palmswift.launchers.render import Rendered, direct_words
@@ -49,6 +50,8 @@ def run_attempt(run: RunFolder, command: Rendered, log: Path) -> Verdict:
         if stopped is not None or exit_code != 0:
             raise KeyboardInterrupt
         run.stop_asked = True
+    if exit_code != 0:
+        quote_rank_logs(run.logs, log)
     killed = oom_kills()
     verdict = judge(
         run.training,
@@ -92,6 +95,6 @@ def _expected(run: RunFolder) -> Expected:
         evaluation=(run.data / "val.jsonl").is_file() and swift.get("eval_strategy", "no") != "no",
         keep_best=swift.get("load_best_model_at_end") is True,
         task=run.recipe.task,
-        resumable=swift.get("save_only_model") is not True,
+        resumable=swift.get("save_only_model") is not True and run.recipe.launch.engine == "swift",
         base=model if model.is_dir() else None,
     )

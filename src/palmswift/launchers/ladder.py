@@ -197,13 +197,14 @@ def _of_the_gpu(recipe: Recipe, phase: str) -> Iterator[Rung]:
 
 
 def _is_sharded(recipe: Recipe) -> bool:
-    return bool(recipe.swift.get("deepspeed") or recipe.swift.get("fsdp"))
+    return recipe.launch.is_distributed
 
 
 def _batches(recipe: Recipe) -> Iterator[Rung]:
     """Smaller micro-batches of the same effective batch: divisors of what there is, halves first.
 
-    Every process takes as many rows less, so that it holds for several as well. Rows and their
+    A recipe's accumulation is that of all processes together, so it holds for several as well, and
+    goes on to divide by their number. Rows and their
     order stay (ms-swift draws one permutation of all rows, and skips rows by batch times steps),
     but where batches are sorted by length, or what does not fill a batch is left out.
     """
@@ -216,16 +217,12 @@ def _batches(recipe: Recipe) -> Iterator[Rung]:
     smaller = [size for size in range(batch // 2, 0, -1) if batch % size == 0]
     for size in smaller:
         times = batch // size
-        why = f"the effective batch stays {batch * accumulation * _processes(recipe)}"
+        why = f"the effective batch stays {batch * accumulation}"
         step = smaller_batch(size, accumulation * times, why)
         per_generation = swift.get("steps_per_generation")
         if isinstance(per_generation, int):  # as many answers for each of GRPO's generations
             step = _also(step, "steps_per_generation", per_generation * times)
         yield Rung("batch", step, keeps_checkpoint=same_rows)
-
-
-def _processes(recipe: Recipe) -> int:
-    return recipe.launch.processes * recipe.launch.nodes
 
 
 def _also(step: Step, name: str, value: int) -> Step:

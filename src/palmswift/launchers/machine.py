@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from palmswift.errors import Problem
+from palmswift.launchers.engines.machine import engine_problems, needs_gpu_here
 from palmswift.launchers.render import PROGRAM_VARIABLE
 from palmswift.launchers.tracking import tracking_problems
 from palmswift.plan.cards import CONTEXT_MIB, DESKTOP_MIB, card_called
@@ -33,10 +34,8 @@ _CAP_VARIABLE, _DEFAULT_CAP_MIB = "PALMSWIFT_GPU_CAP_MIB", 7688
 def machine_problems(recipe: Recipe, folder: Path) -> list[Problem]:
     """Why this machine cannot run the recipe with results under `folder`; empty when it can."""
     problems = []
-    if recipe.launch.nodes > 1:
-        what = f"launch.nodes is {recipe.launch.nodes}, and palmswift trains on one machine so far"
-        problems.append(Problem(what, remedy="--set launch.nodes=1"))
-    if recipe.needs_gpu:
+    problems += engine_problems(recipe)
+    if needs_gpu_here(recipe):
         problems += _gpu_problems(recipe)
     if installed_version() is None and PROGRAM_VARIABLE not in os.environ:
         problems.append(
@@ -98,7 +97,7 @@ def _gpu_problems(recipe: Recipe) -> list[Problem]:
 def plan_here(recipe: Recipe, lengths: Lengths | None = None) -> Plan:
     """The plan on this machine's roomiest card as it is now, else on the recipe's own."""
     best = _roomiest()
-    if best is None or not recipe.needs_gpu:
+    if best is None or not needs_gpu_here(recipe):
         return plan_under(recipe, Conditions(lengths=lengths))
     return plan_under(recipe, _conditions(best, lengths), card_called(best.name))
 
@@ -112,7 +111,7 @@ def memory_problem(
     `overrides` are the `--set` words that the recipe came with, for the remedy.
     """
     best = _roomiest()
-    if best is None or not recipe.needs_gpu:
+    if best is None or not needs_gpu_here(recipe):
         return None
     conditions = _conditions(best, lengths)
     plan = plan_under(recipe, conditions)
@@ -189,7 +188,9 @@ def _recipes_within(free_mib: int) -> list[str]:
     fitting = [
         recipe
         for recipe in known
-        if recipe.needs_gpu and recipe.budget.gpu_mib - _SHARE_MIB <= free_mib
+        if needs_gpu_here(recipe)
+        and recipe.launch.world == 1
+        and recipe.budget.gpu_mib - _SHARE_MIB <= free_mib
     ]
     return [recipe.name for recipe in sorted(fitting, key=lambda recipe: -recipe.budget.gpu_mib)]
 

@@ -54,6 +54,8 @@ def train_until_it_ends(
     attempts = list(earlier)
     recipe, changes = run.training_recipe, list[str]()
     allowed = run.recipe.recovery.attempts
+    if earlier:
+        _note_attempts(run, attempts)
     for number in range(1, allowed + 1):
         kept = take_up(run, console)
         if not kept:
@@ -61,17 +63,9 @@ def train_until_it_ends(
             shutil.rmtree(run.training, ignore_errors=True)
         begun = time.monotonic()
         verdict = launching.launch(recipe, kept[-1] if kept else None)
-        attempts.append(
-            {
-                "number": len(attempts) + 1,
-                "changes": changes,
-                "resumed_from": kept[-1].name if kept else None,
-                "steps": verdict.steps,
-                "outcome": _outcome(verdict.failure),
-                "cause": verdict.failure.cause if verdict.failure else "",
-                "seconds": round(time.monotonic() - begun, 1),
-            }
-        )
+        begin = kept[-1].name if kept else None
+        attempt = {"number": len(attempts) + 1, "changes": changes, "resumed_from": begin}
+        attempts.append({**attempt, **_ending(verdict, time.monotonic() - begun)})
         _note_attempts(run, attempts)
         if verdict.failure is None or number == allowed or run.stop_asked:
             return verdict, attempts
@@ -129,10 +123,16 @@ def _tell(run: RunFolder, console: Console, text: str) -> None:
     run.events.note("retry", text)
 
 
-def _outcome(failure: Diagnosis | None) -> str:
-    if failure is None:
-        return "done"
-    return f"{failure.kind} ({failure.phase})" if failure.phase else failure.kind
+def _ending(verdict: Verdict, seconds: float) -> dict[str, Any]:
+    """How an attempt ended, for run.json."""
+    failure = verdict.failure
+    outcome = failure.kind if failure else "done"
+    return {
+        "steps": verdict.steps,
+        "outcome": f"{outcome} ({failure.phase})" if failure and failure.phase else outcome,
+        "cause": failure.cause if failure else "",
+        "seconds": round(seconds, 1),
+    }
 
 
 def _note_attempts(run: RunFolder, attempts: list[dict[str, Any]]) -> None:

@@ -8,19 +8,20 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from palmswift.errors import InputError
 from palmswift.launchers.arguments import (
     TrainingPaths,
-    child_environment,
     training_arguments,
+    training_environment,
 )
 from palmswift.launchers.tracking import tracking_environment
 from palmswift.paths import project_root
 from palmswift.recipes.recipe import Recipe, SwiftValue, flag_words
 
 SwiftCommand = Literal["sft", "pt", "rlhf", "infer", "export", "deploy"]
+Template = Literal[SwiftCommand, "mlx"]
 
 PROGRAM_VARIABLE = "PALMSWIFT_SWIFT"
 """Environment variable that names another `swift` program (shell words)."""
@@ -58,6 +59,8 @@ def direct_words(command: Rendered) -> list[str]:
     folders = found.submodule_search_locations if found else None
     if word not in ("sft", "pt", "rlhf") or several or not folders:
         return command.argv
+    if rest and not rest[0].startswith("--"):  # a YAML file, which `swift` alone reads
+        return command.argv
     script = Path(folders[0]) / "cli" / f"{word}.py"
     if [program] != swift_program() or not (Path(program).is_file() and script.is_file()):
         return command.argv
@@ -71,32 +74,49 @@ def render_training(recipe: Recipe, paths: TrainingPaths) -> Rendered:
         training_arguments(recipe, paths),
         env={
             **tracking_environment(recipe, paths.output),
-            **child_environment(recipe, paths.model),
+            **training_environment(recipe, paths.model),
         },
         title=f"{recipe.name}: {recipe.summary}",
     )
 
 
-def render_command(
-    command: SwiftCommand,
-    arguments: Mapping[str, SwiftValue],
-    *,
-    env: Mapping[str, str] | None = None,
-    title: str = "",
-    program: Sequence[str] | None = None,
-) -> Rendered:
-    """`launchers/templates/<command>.sh.j2` with these arguments, in their order.
+def render_text(template: str, **values: Any) -> str:
+    """`launchers/templates/TEMPLATE` with these values; `| sh` quotes one for a shell.
 
-    The argument list is read back from the rendered text, so the script that is kept in the run
-    folder is what ran. `program` stands in for `swift`. `InputError` when the template is missing
-    or uses an unknown name.
+    `InputError` when the template is missing or uses an unknown name.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
     folder = project_root() / "launchers" / "templates"
     environment = Environment(
-        loader=FileSystemLoader(folder), undefined=StrictUndefined, keep_trailing_newline=True
+        loader=FileSystemLoader(folder),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=template.endswith((".slurm.j2", ".yaml.j2")),
+        lstrip_blocks=template.endswith((".slurm.j2", ".yaml.j2")),
     )
+    environment.filters["sh"] = lambda value: shlex.quote(str(value))
+    try:
+        return environment.get_template(template).render(values)
+    except TemplateError as error:
+        raise InputError(f"cannot render {folder / template}: {error}") from error
+
+
+def render_command(
+    command: Template,
+    arguments: Mapping[str, SwiftValue],
+    *,
+    env: Mapping[str, str] | None = None,
+    title: str = "",
+    program: Sequence[str] | None = None,
+    words: Sequence[str] = (),
+) -> Rendered:
+    """`launchers/templates/<command>.sh.j2` with `words` and these arguments, in their order.
+
+    The argument list is read back from the rendered text, so the script that is kept in the run
+    folder is what ran. `program` stands in for `swift`. `InputError` when the template is missing
+    or uses an unknown name.
+    """
     quoted = {
         name: [shlex.quote(word) for word in flag_words(value)] for name, value in arguments.items()
     }
@@ -104,18 +124,17 @@ def render_command(
     start = shlex.join(program or swift_program())
 
     def render(joint: str) -> str:
-        return environment.get_template(f"{command}.sh.j2").render(
+        return render_text(
+            f"{command}.sh.j2",
             title=title.replace("\n", " "),
             program=start,
             env={name: shlex.quote(value) for name, value in variables.items()},
+            words=[shlex.quote(word) for word in words],
             flags=quoted,
             joint=joint,
         )
 
-    try:
-        script, one_line = render(" \\\n    "), render(" ")
-    except TemplateError as error:
-        raise InputError(f"cannot render {folder / command}.sh.j2: {error}") from error
+    script, one_line = render(" \\\n    "), render(" ")
     # shlex knows no line continuation, so the words are read from the one-line form.
     words = shlex.split(one_line[one_line.index(f"\nexec {start} ") + 6 :])
     return Rendered(script=script.rstrip("\n") + "\n", argv=words, env=variables)

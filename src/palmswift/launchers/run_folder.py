@@ -131,6 +131,11 @@ class RunFolder:
         return self.path / "logs"
 
     @property
+    def launch(self) -> Path:
+        """Files that start the training: a scheduler's job, another engine's configuration."""
+        return self.path / "launch"
+
+    @property
     def evaluation(self) -> Path:
         """Predictions and evaluation reports."""
         return self.path / "eval"

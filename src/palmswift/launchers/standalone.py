@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from palmswift.launchers.arguments import TrainingPaths, child_environment, training_arguments
+from palmswift.launchers.arguments import TrainingPaths, training_arguments, training_environment
 from palmswift.launchers.plugin_files import plugin_arguments
 from palmswift.launchers.render import render_command
 from palmswift.recipes.recipe import Recipe, SwiftValue
@@ -26,7 +26,7 @@ class Standalone(NamedTuple):
 def standalone(recipe: Recipe, form: Form) -> Standalone:
     """The training of `recipe` without a run folder, the data gate and the watching."""
     arguments = standalone_arguments(recipe)
-    environment = child_environment(recipe, recipe.model.id)
+    environment = training_environment(recipe, recipe.model.id)
     title = f"{recipe.name}: {recipe.summary}"
     if form == "sh":
         text = render_command(
@@ -69,6 +69,8 @@ def _remarks(recipe: Recipe) -> list[str]:
     remarks = ["ms-swift reads the rows as they are; `palmswift sanitize` checks them first"]
     if not recipe.data.train:
         remarks.append(f"the recipe names no rows: put your file in place of {ROWS}")
+    if recipe.launch.engine != "swift":
+        remarks.append(f"launch.engine is {recipe.launch.engine}; this trains by ms-swift instead")
     for model in (recipe.model, *([recipe.teacher] if recipe.teacher else [])):
         if model.source in ("embedded", "recipe"):
             remarks.append(f"{model.id} is a model that palmswift makes: write its folder")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
-import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from palmswift.command import leave_terminal
 from palmswift.launchers.checkpoint_files import read_document
 
 VARIABLE = "PALMSWIFT_CONTROL"
@@ -108,13 +107,3 @@ class OrderlyEnd:
             if time.monotonic() - self._answered > _LEAVING_SECONDS:
                 raise KeyboardInterrupt
         return ""
-
-
-def leave_terminal() -> None:
-    """Write to nowhere what went to a terminal, which has been closed: writing would fail."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        with contextlib.suppress(OSError):
-            if stat.S_ISCHR(os.fstat(number).st_mode):
-                os.dup2(nowhere, number)
-    os.close(nowhere)

@@ -134,7 +134,8 @@ def new_run(recipe: Recipe, overrides: Sequence[str], *, force: bool = False) ->
 def dry_run(recipe: Recipe, console: Console) -> Done:
     """Print the resolved recipe and the command, with the paths that a run would have."""
     from palmswift.launchers.arguments import TrainingPaths
-    from palmswift.launchers.render import render_training
+    from palmswift.launchers.engines.commands import command_of, launch_files
+    from palmswift.launchers.engines.submit import job_files
     from palmswift.paths import runs_dir
     from palmswift.recipes.load import resolved_yaml
 
@@ -146,11 +147,15 @@ def dry_run(recipe: Recipe, console: Console) -> Done:
         output=folder / "train",
         teacher=recipe.teacher.id if recipe.teacher else None,
     )
-    command = render_training(recipe, paths)
+    command = command_of(recipe, paths, folder / "launch")
+    files = {**launch_files(recipe, paths, folder / "launch"), **job_files(recipe, folder)}
     console.say(resolved_yaml(recipe))
+    for name, text in files.items():
+        console.say(f"# launch/{name}\n{text}")
     console.say(command.script)
     resolved = recipe.model_dump(mode="json", exclude={"base"})
-    return Done({"recipe": resolved, "argv": command.argv, "env": command.env})
+    document = {"recipe": resolved, "argv": command.argv, "env": command.env}
+    return Done({**document, "files": files} if files else document)
 
 
 @contextlib.contextmanager
@@ -193,7 +198,10 @@ def _leave_summary(folder: RunFolder, console: Console) -> None:
 def _body(args: argparse.Namespace, console: Console) -> Done:
     if args.dry_run:
         return dry_run(chosen_recipe(args), console)
-    from palmswift.launchers.training import train_stages
+    from palmswift.launchers.engines.machine import submits
+    from palmswift.launchers.engines.place import is_in_job
+    from palmswift.launchers.engines.submit import prepare_job, submit
+    from palmswift.launchers.training import follow_stages, train_stages
     from palmswift.recipes.source import shown
 
     folder = (
@@ -201,7 +209,15 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
         if args.resume
         else new_run(chosen_recipe(args), args.set, force=args.force)
     )
+    if submits(folder.recipe) and not folder.is_done("train"):
+        with held(folder, console, "train.py"):
+            job = prepare_job(folder, console)
+        return Done(submit(folder, job, console))
     with held(folder, console, "train.py"):
+        if folder.recipe.launch.follows and not is_in_job():
+            follow_stages(folder, console)
+            console.say("done     node 0 has the result")
+            return Done({"run": str(folder.path), "stages": folder.stages_document()})
         checkpoint = train_stages(folder, console)
     console.say(f"trained  {shown(checkpoint)}")
     console.say(f"serve    python deploy/serve.py --run {folder.path.name}")

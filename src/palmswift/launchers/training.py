@@ -30,6 +30,8 @@ from palmswift.launchers.arguments import (
 )
 from palmswift.launchers.attempt import judge_finished, run_attempt
 from palmswift.launchers.checkpoint_survey import is_finished
+from palmswift.launchers.engines.commands import launch_remarks, training_command
+from palmswift.launchers.engines.follow import follow
 from palmswift.launchers.export import merge_stage
 from palmswift.launchers.machine import machine_problems, memory_problem, plan_here
 from palmswift.launchers.plugin_files import plugin_path
@@ -40,9 +42,9 @@ from palmswift.launchers.record import (
     swift_arguments,
 )
 from palmswift.launchers.recovery import Launching, train_until_it_ends, with_patience
-from palmswift.launchers.render import Rendered, render_training
+from palmswift.launchers.render import Rendered
 from palmswift.launchers.resumption import refuse_changed_rows
-from palmswift.launchers.run_folder import RunFolder
+from palmswift.launchers.run_folder import RunFolder, checkpoints
 from palmswift.launchers.training_log import sparkline
 from palmswift.launchers.verdict import Verdict
 from palmswift.paths import project_path
@@ -264,7 +266,7 @@ def _training_command(
         resume_from=resume_from,
         teacher=run.facts("model").get("teacher"),
     )
-    return render_training(recipe, paths)
+    return training_command(run, recipe, paths)
 
 
 def train_stage(run: RunFolder, model: str, console: Console) -> Path:
@@ -287,6 +289,8 @@ def train_stage(run: RunFolder, model: str, console: Console) -> Path:
         write_text(run.path / "command.sh", command.script)
         where = f", from {resume_from.name}" if resume_from else ""
         console.note(f"train    {recipe.swift_command}{where}; log: {shown(log)}")
+        for remark in launch_remarks(recipe, int(run.facts("data").get("train", 0))):
+            console.note(f"         {remark}")
         return run_attempt(run, command, log)
 
     def plan_again() -> None:
@@ -333,13 +337,35 @@ def _facts(verdict: Verdict, run: RunFolder) -> dict[str, Any]:
     return facts
 
 
+def prepare_stages(run: RunFolder, console: Console) -> str:
+    """Model and data, those that are done left as they are, and the plan; the model."""
+    model = model_stage(run, console)
+    data_stage(run, model, console)
+    write_plan(run)
+    return model
+
+
 def train_stages(run: RunFolder, console: Console) -> Path:
     """Model, data, train and, where the recipe says so, merge; what is to be used of it.
 
     Stages that are done are left as they are.
     """
-    model = model_stage(run, console)
-    data_stage(run, model, console)
-    write_plan(run)
-    checkpoint = train_stage(run, model, console)
+    checkpoint = train_stage(run, prepare_stages(run, console), console)
     return merge_stage(run, console) if run.recipe.export.merge else checkpoint
+
+
+def follow_stages(run: RunFolder, console: Console) -> None:
+    """A further node's model, data and part of the training, recorded in its own run folder."""
+    model = prepare_stages(run, console)
+    if run.is_done("train"):
+        return
+    with run.stage("train") as facts:
+        facts["node_rank"] = run.recipe.launch.node_rank
+        command = resumed_command(run, model)
+        follow(run, command, run.recipe.launch.node_rank, console)
+
+
+def resumed_command(run: RunFolder, model: str) -> Rendered:
+    """The training's command, from the last whole checkpoint on where there is one."""
+    kept = checkpoints(run.training)
+    return _training_command(run, run.training_recipe, model, kept[-1] if kept else None)

@@ -22,10 +22,8 @@ _KNOWN = (
 
 _SAVERS_AND_SPENDERS = (
     "auto_find_batch_size",
-    "deepspeed",
     "enable_channel_loss",
     "enable_dft_loss",
-    "fsdp",
     "freeze_parameters",
     "label_smoothing_factor",
     "loss_type",
@@ -152,10 +150,30 @@ def _reasons(recipe: Recipe) -> list[str]:
         reasons.append(
             "eval_metric keeps every row's logits on the GPU; eval_accumulation_steps: 1 does not"
         )
-    if recipe.launch.processes * recipe.launch.nodes != 1:
-        reasons.append("only one process is predicted")
+    reasons += _launch_reasons(recipe)
     reasons += [f"{name} is not predicted yet" for name in _SAVERS_AND_SPENDERS if swift.get(name)]
     reasons += [f"plugin {name} is not predicted" for name in recipe.plugins if name not in _KNOWN]
+    return reasons
+
+
+def _launch_reasons(recipe: Recipe) -> list[str]:
+    """Launches of which no memory has been measured, so none is promised."""
+    launch = recipe.launch
+    reasons = []
+    if launch.engine != "swift":
+        reasons.append(f"engine {launch.engine} is not predicted, only ms-swift's own")
+    if launch.device != "cuda":
+        reasons.append(f"device {launch.device} is not predicted, only CUDA cards")
+    if launch.strategy != "ddp":
+        reasons.append(
+            f"strategy {launch.strategy} over {launch.world} processes is not predicted: no card's"
+            " share has been measured"
+        )
+    elif launch.world > 1:
+        reasons.append(
+            f"{launch.world} processes are not predicted: each card holds what one process does,"
+            " and DDP's second copy of the gradients, which has not been measured"
+        )
     return reasons
 
 

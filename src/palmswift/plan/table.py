@@ -44,11 +44,18 @@ def _row(recipe: Recipe) -> str:
     swift = recipe.swift
     tuned_by = swift.get("tuner_type", "lora")
     rank = swift.get("lora_rank", 8) if tuned_by == "lora" else tuned_by
-    card = f"{recipe.budget.gpu_mib / 1024:.0f} GB GPU" if recipe.needs_gpu else "none (CPU)"
+    card = _card(recipe) if recipe.needs_gpu else "none (CPU)"
     plan = plan_recipe(recipe)
     fitting = plan.longest_length or "-"
     cells = (f"`{recipe.name}`", recipe.summary, card, swift["max_length"], rank, _peak(plan))
     return "| " + " | ".join(map(str, (*cells, fitting))) + " |"
+
+
+def _card(recipe: Recipe) -> str:
+    launch = recipe.launch
+    kind = "Mac" if launch.engine == "mlx" else "NPU" if launch.device == "npu" else "GPU"
+    count = f"{launch.world} x " if launch.world > 1 else ""
+    return f"{count}{recipe.budget.gpu_mib / 1024:.0f} GB {kind}"
 
 
 def _peak(plan: Plan) -> str:

@@ -15,7 +15,14 @@ from palmswift.recipes.catalogue import (
     load_renames,
     nearest,
 )
-from palmswift.recipes.method_rules import METHOD_IDLE, METHOD_RULES, recipe_problems
+from palmswift.recipes.launch_rules import given_by_launch, launch_problems
+from palmswift.recipes.method_rules import (
+    METHOD_IDLE,
+    METHOD_RULES,
+    given_to_method,
+    recipe_problems,
+)
+from palmswift.recipes.mlx_rules import mlx_problems
 from palmswift.recipes.plugins import is_plugin_file, shipped_plugins
 from palmswift.recipes.rules import Machine, Settings, this_machine, training_problems
 from palmswift.recipes.shape import shape_problems
@@ -33,7 +40,13 @@ OWNED: dict[str, dict[str, str]] = {
         "cached_val_dataset": "rows go through palmswift's data gate; write data.val",
         "custom_register_path": "write plugins: [FILE.py]",
         "dataset": "write data.train, or --data on the command line",
+        "ddp_backend": "it follows from the device; take it away",
+        "deepspeed": "write launch.strategy: zero2 (or zero3, ...), and launch.strategy_file for"
+        " a JSON of your own",
+        "device_groups": "write launch.scheduler: ray and launch.processes",
         "external_plugins": "write plugins: [FILE.py]",
+        "fsdp": "write launch.strategy: fsdp2",
+        "fsdp_config": "write launch.strategy: fsdp2 and launch.strategy_file",
         "hub_token": f"{_SECRET}; {_BY_ENVIRONMENT.format('MODELSCOPE_API_TOKEN or HF_TOKEN')}",
         "ignore_args_error": "a mistyped argument would pass in silence; take it away",
         "logging_nan_inf_filter": "a loss that is NaN would pass in silence; take it away",
@@ -50,6 +63,7 @@ OWNED: dict[str, dict[str, str]] = {
         "swanlab_token": f"{_SECRET}; {_BY_ENVIRONMENT.format('SWANLAB_API_KEY')}",
         "system": "write data.system",
         "use_hf": "write model.source: huggingface",
+        "use_ray": "write launch.scheduler: ray",
         "val_dataset": "write data.val",
     },
     "deploy.swift": {
@@ -248,29 +262,24 @@ def _rule_problems(
         for name, value in swift.items()
         if name in flags and not any(key[:2] == ("swift", name) for key in wrong)
     }
+    settings = Settings(said, flags, command, machine, given_by_launch(text.values))
 
     def place(name: str) -> str:
         return text.place(("swift", name))
 
-    yield from training_problems(Settings(said, flags, command, machine), place)
+    launch = text.values.get("launch")
+    if isinstance(launch, dict) and launch.get("engine") == "mlx":
+        task, model = text.values.get("task", "sft"), text.values.get("model")
+        source = model.get("source", "modelscope") if isinstance(model, dict) else ""
+        yield from mlx_problems(str(task), source, settings, place)
+    yield from training_problems(settings, place)
+    if not any(key[0] == "launch" for key in wrong):
+        yield from launch_problems(text.values, settings, lambda name: text.place(("launch", name)))
     # early_stop_interval is every command's; the rest is read by `swift rlhf` alone
-    said.update(_of_the_method(text.values) if command == "rlhf" else {})
     idle = METHOD_IDLE if command == "rlhf" else ()
-    settings = Settings(said, flags, command, machine)
-    yield from training_problems(settings, place, METHOD_RULES, idle)
-
-
-def _of_the_method(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What rules of a method ask for beside its arguments."""
-    launch = values.get("launch")
-    processes = launch.get("processes", 1) if isinstance(launch, dict) else 1
-    nodes = launch.get("nodes", 1) if isinstance(launch, dict) else 1
-    whole = isinstance(processes, int) and isinstance(nodes, int)
-    return {
-        "rlhf_type": values.get("task"),
-        "teacher": values.get("teacher"),
-        "world_size": processes * nodes if whole else 1,
-    }
+    behind = given_to_method(text.values) if command == "rlhf" else {}
+    of_method = Settings(said, flags, command, machine, behind)
+    yield from training_problems(of_method, place, METHOD_RULES, idle)
 
 
 def _plugin_problems(text: RecipeText) -> list[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from palmswift.files import is_file
 from palmswift.paths import user_path
 from palmswift.recipes.catalogue import load_catalogue
 from palmswift.recipes.check import EXPLICIT, OWNED
+from palmswift.recipes.launch import Strategy, accumulation_of_one
 from palmswift.recipes.recipe import SwiftValue, Task, flag_words
 from palmswift.recipes.swift_script import TRAINING, SwiftCall
 
@@ -86,6 +88,7 @@ class _Making:
         self._model(call)
         self._task(call)
         self._data(call)
+        self._strategy(call)
         for name in ("external_plugins", "custom_register_path"):
             self.recipe["plugins"] += _words(self._taken(call, name))
         owned = OWNED["swift"]
@@ -202,6 +205,31 @@ class _Making:
                 Problem(f"{task} is no task of a recipe", where, f"known: {known}")
             )
         self.recipe["task"] = task
+
+    def _strategy(self, call: SwiftCall) -> None:
+        """How the weights are split: a name, or a file of the user's own for DeepSpeed or FSDP."""
+        launch = self.recipe["launch"]
+        for name in ("deepspeed", "fsdp"):
+            value = self._taken(call, name)
+            if value is None:
+                continue
+            if value in get_args(Strategy):
+                launch["strategy"] = value
+                continue
+            launch["strategy"] = "zero2" if name == "deepspeed" else "fsdp2"
+            launch["strategy_file"] = str(value)
+            what = f"launch.strategy: {launch['strategy']} is taken for {value}"
+            self.note(call, what, name, "write the stage that the file is for, such as zero3")
+        world = launch.get("processes", 1) * launch.get("nodes", 1)
+        if world == 1:
+            return
+        each = call.arguments.get("gradient_accumulation_steps")
+        if not isinstance(each, int):  # swift/trainers/arguments.py: for 16 rows a step
+            each = math.ceil(accumulation_of_one(call.arguments) / world)
+        call.arguments["gradient_accumulation_steps"] = each * world
+        what = f"gradient_accumulation_steps {each} of each of {world} processes becomes"
+        what += f" {each * world}: a recipe says it for one process, whatever number trains"
+        self.note(call, what, "gradient_accumulation_steps")
 
     def _data(self, call: SwiftCall) -> None:
         data = self.recipe["data"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Any
 
 from palmswift.errors import Problem
@@ -273,6 +274,19 @@ METHOD_IDLE = tuple(
     )
 )  # fmt: skip
 """As `IDLE`, for `swift rlhf` alone: the other commands do not know most of these arguments."""
+
+
+def given_to_method(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the rules ask for beside the arguments: the method, its teacher, all processes."""
+    launch = values.get("launch")
+    said = launch if isinstance(launch, Mapping) else {}
+    parts = [said.get(name, 1) for name in ("processes", "nodes")]
+    whole = all(isinstance(part, int) for part in parts)
+    return {
+        "rlhf_type": values.get("task"),
+        "teacher": values.get("teacher"),
+        "world_size": prod(parts) if whole else 1,
+    }
 
 
 def recipe_problems(values: Mapping[str, Any], place: Any) -> Iterator[Problem]:

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from palmswift.recipes.launch import LaunchSettings
+
 SwiftValue = str | int | float | bool | list[str] | list[int] | list[float] | dict[str, object]
 """What an ms-swift argument can be set to; a list becomes several words, a map becomes JSON."""
 
@@ -66,14 +68,6 @@ class DataSettings(_Section):
     rules: dict[str, str] = Field(default_factory=dict)
     """A check's code to what is done about it, such as `near_duplicate: reject`."""
     seed: int = 42
-
-
-class LaunchSettings(_Section):
-    """How many processes train."""
-
-    processes: int = Field(default=1, ge=1)
-    nodes: int = Field(default=1, ge=1)
-    engine: Literal["local"] = "local"
 
 
 class ExportSettings(_Section):

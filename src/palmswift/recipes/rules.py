@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from palmswift.errors import Problem
 from palmswift.recipes.catalogue import Flag
 
-_BINARY_LOSS_SCALES = {"default", "last_round", "all", "base"}
-_BINARY_LOSS_SCALES |= {"ignore_empty_think", "ignore_think_prefix"}
+BINARY_LOSS_SCALES = {"default", "last_round", "all", "base"}
+BINARY_LOSS_SCALES |= {"ignore_empty_think", "ignore_think_prefix"}
 _FLASH = {"flash_attn", "flash_attention_2", "flash_attention_3", "flash_attention_4"}
 _WITH_BITS = {"bnb", "hqq", "eetq", "quanto"}
 
@@ -32,26 +32,30 @@ class Settings:
     """The arguments that a recipe gives to one command, and the command's defaults for the rest."""
 
     def __init__(
-        self, said: Mapping[str, Any], flags: Mapping[str, Flag], command: str, machine: Machine
+        self,
+        said: Mapping[str, Any],
+        flags: Mapping[str, Flag],
+        command: str,
+        machine: Machine,
+        behind: Mapping[str, Any] | None = None,
     ) -> None:
+        """`behind` are arguments that palmswift gives beside those that the recipe says."""
         self.said = said
+        self.behind = behind or {}
         self.command = command
         self.machine = machine
         self._flags = flags
 
     def __getitem__(self, name: str) -> Any:
         """What the argument is; None for one that this version of ms-swift does not have."""
-        if name in self.said:
-            return self.said[name]
+        for given in (self.said, self.behind):
+            if name in given:
+                return given[name]
         return self._flags[name].default if name in self._flags else None
 
     def changes(self, name: str) -> bool:
         """Whether the recipe gives the argument another value than it has anyway."""
-        return (
-            name in self._flags
-            and name in self.said
-            and self.said[name] != self._flags[name].default
-        )
+        return name in self.said and self.said[name] != self._flags[name].default
 
     def words(self, name: str) -> list[str]:
         """The words of an argument that may be one word or a list."""
@@ -132,7 +136,7 @@ def _binary_loss_scale(s: Settings) -> bool:
     said = s["is_binary_loss_scale"]
     if said is not None:
         return said is True
-    return set(str(s["loss_scale"] or "default").split("+")) <= _BINARY_LOSS_SCALES
+    return set(str(s["loss_scale"] or "default").split("+")) <= BINARY_LOSS_SCALES
 
 
 def _uneven_saves(s: Settings) -> bool:
@@ -329,13 +333,6 @@ RULES = (
         "prediction_loss_only leaves nothing for predict_with_generate or eval_metric to measure",
         "write prediction_loss_only: false, or take the metric away",
     ),
-    # swift/arguments/sft_args.py _init_deepspeed and _init_fsdp
-    Rule(
-        ("fsdp",),
-        lambda s: bool(s["fsdp"]) and bool(s["deepspeed"]),
-        "fsdp and deepspeed are two ways to do one thing, and training stops",
-        "keep one of them",
-    ),
     # swift/arguments/base_args/base_args.py _init_model_kwargs: environment variables, no more
     Rule(
         ("model_kwargs",),
@@ -458,7 +455,7 @@ IDLE = (
         ("zero_hpz_partition_size", "deepspeed_autotp_size"),
         lambda s: bool(s["deepspeed"]),
         "only DeepSpeed reads it",
-        "write deepspeed: zero2, or take it away",
+        "write launch.strategy: zero2, or take it away",
     ),
 )  # fmt: skip
 """Each argument is told where it stands, unless its value is the default's."""

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from palmswift.files import write_text
+from palmswift.recipes import launch as launch_module
 from palmswift.recipes import recipe as recipe_module
 from palmswift.recipes.catalogue import Catalogue, Flag, load_catalogue
 from palmswift.recipes.check import OWNED
@@ -29,7 +30,7 @@ def build() -> dict[str, Any]:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "A palmswift recipe"
     sections = {"Recipe": schema, **schema["$defs"]}
-    docs = field_docs(recipe_module)
+    docs = field_docs(recipe_module) | field_docs(launch_module)
     for name, section in sections.items():
         section.pop("required", None)
         for key, field in section.get("properties", {}).items():

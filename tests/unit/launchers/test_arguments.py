@@ -14,6 +14,7 @@ from palmswift.launchers.arguments import (
     serving_arguments,
     source_arguments,
     training_arguments,
+    training_environment,
 )
 from palmswift.recipes.recipe import ModelSource, Task
 
@@ -93,9 +94,10 @@ def test_a_model_folder_needs_no_hub(tmp_path: Path) -> None:
 
 def test_the_recipes_environment_has_the_last_word() -> None:
     recipe = make_recipe(env={"PYTHONUNBUFFERED": "0"}, launch={"processes": 2})
-    environment = child_environment(recipe, "Q/M")
+    environment = training_environment(recipe, "Q/M")
     assert environment["PYTHONUNBUFFERED"] == "0"
     assert environment["NPROC_PER_NODE"] == "2"
+    assert "NPROC_PER_NODE" not in child_environment(recipe, "Q/M")
 
 
 def test_a_teacher_is_named_with_its_revision() -> None:

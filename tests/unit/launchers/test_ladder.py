@@ -55,7 +55,10 @@ def test_every_rung_keeps_the_effective_batch_exactly(
     batch: int, accumulation: int, processes: int
 ) -> None:
     recipe = make_recipe(
-        swift={"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation},
+        swift={
+            "per_device_train_batch_size": batch,
+            "gradient_accumulation_steps": accumulation * processes,  # it has to divide
+        },
         launch={"processes": processes},
     )
     sizes = [batch]
@@ -63,7 +66,8 @@ def test_every_rung_keeps_the_effective_batch_exactly(
         swift = climbed.recipe.swift
         size, steps = swift["per_device_train_batch_size"], swift["gradient_accumulation_steps"]
         assert isinstance(size, int) and isinstance(steps, int)
-        assert size * steps == batch * accumulation
+        assert size * steps == batch * accumulation * processes
+        assert steps % processes == 0
         assert size < sizes[-1]
         assert f"stays {batch * accumulation * processes}" in climbed.reasons[0]
         sizes.append(size)

@@ -152,15 +152,18 @@ def test_a_hidden_card_is_said(
     assert "CUDA_VISIBLE_DEVICES hides" in _problems(tmp_path)[0].what
 
 
-def test_too_little_disk_no_ms_swift_and_several_nodes_are_told_at_once(
+def test_too_little_disk_no_ms_swift_and_no_scheduler_are_told_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PALMSWIFT_SWIFT")
     monkeypatch.setattr("palmswift.launchers.machine.installed_version", lambda: None)
     budget = {"gpu_mib": 0, "disk_mib": 10**12}
-    told = [problem.what for problem in _problems(tmp_path, budget=budget, launch={"nodes": 2})]
+    told = [
+        problem.what
+        for problem in _problems(tmp_path, budget=budget, launch={"scheduler": "slurm"})
+    ]
     assert len(told) == 3
-    assert "trains on one machine" in told[0]
+    assert "there is no sbatch here" in told[0]
     assert "ms-swift is not installed" in told[1]
     assert "needs 1,000,000,000,000 MiB" in told[2]
 

@@ -135,6 +135,19 @@ def test_a_run_that_is_resumed_goes_on_as_it_was_recovered(tmp_path: Path, swift
     assert [attempt["number"] for attempt in _attempts(_run())] == [1, 2, 3, 4]
 
 
+def test_attempts_outlive_an_interruption(
+    tmp_path: Path, swift: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    swift.set(f"small {BATCH}=2")
+    assert _train(tmp_path, recovery={"attempts": 2}) == 3
+    monkeypatch.setattr("palmswift.launchers.training.run_attempt", interrupted)
+    assert main(["--resume", "latest"]) == 130
+    assert [attempt["number"] for attempt in _attempts(_run())] == [1, 2]
+
+
 @pytest.mark.parametrize("mode", ["killed", "nan", "nothing"])
 def test_what_cannot_be_mended_is_not_tried_again(
     tmp_path: Path, swift: StandIn, mode: str

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from support_runs import make_recipe
 
+from palmswift.launchers.engines.arguments import launch_arguments
 from palmswift.launchers.standalone import ROWS, standalone, standalone_arguments
 from palmswift.recipes.load import load_checked
 from palmswift.recipes.recipe import flag_words
@@ -25,8 +26,9 @@ def test_the_yaml_and_the_script_of_a_recipe_are_the_same_command(name: str) -> 
     assert list(document) == list(call.arguments)
     for argument, value in document.items():
         assert flag_words(value) == flag_words(call.arguments[argument]), argument
-    assert call.arguments.items() >= {**recipe.swift, **_split(recipe.data.val_ratio)}.items() or (
-        recipe.data.val and call.arguments.items() >= recipe.swift.items()
+    said = {**recipe.swift, **launch_arguments(recipe)}
+    assert call.arguments.items() >= {**said, **_split(recipe.data.val_ratio)}.items() or (
+        recipe.data.val and call.arguments.items() >= said.items()
     )
 
 

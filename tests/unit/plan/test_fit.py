@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import pytest
+from support_recipes import recipes_for_one_card
 
 from palmswift.plan.cards import usable_mib
 from palmswift.plan.fit import plan_recipe
 from palmswift.recipes.load import load_checked
-from palmswift.recipes.source import recipe_names
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", recipes_for_one_card())
 def test_every_shipped_recipe_loads_checks_and_fits_its_budget(name: str) -> None:
     recipe = load_checked(name).recipe
     plan = plan_recipe(recipe)

@@ -96,7 +96,7 @@ def test_swift_may_not_split_the_rows_a_second_time(tmp_path: Path) -> None:
         "learning_rate: 1",
         "target_modules: all-linear",
         "target_modules: [q_proj, v_proj]",
-        "deepspeed: zero2",
+        "report_to: [tensorboard]",
         "lr_scheduler_kwargs: {min_lr: 1e-6}",
         "save_strategy: no",
     ],

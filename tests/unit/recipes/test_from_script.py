@@ -24,6 +24,7 @@ SCRIPTS = sorted((Path(__file__).parents[2] / "data" / "swift_scripts").glob("*.
 TRAININGS = [path for path in SCRIPTS if "only" not in path.stem]
 
 OURS = {"output_dir", "add_version", "logging_nan_inf_filter", "use_hf", "external_plugins"}
+OURS |= {"swanlab_exp_name"}
 """What palmswift gives to every training, beside what a recipe has to say."""
 
 
@@ -67,8 +68,12 @@ def test_a_training_script_renders_back_to_its_command(path: Path) -> None:
         if name not in lost:
             assert rendered.arguments[name] == value, name
     added = set(rendered.arguments) - set(original.arguments) - OURS
-    assert added <= {*EXPLICIT, "rlhf_type", "dataset"}
-    assert (plugins is None) == ("external_plugins" not in rendered.arguments)
+    several = {"gradient_accumulation_steps"} if "NPROC_PER_NODE" in original.env else set()
+    assert added <= {*EXPLICIT, "rlhf_type", "dataset", *several}
+    loaded = rendered.arguments.get("external_plugins", [])
+    assert isinstance(loaded, list)
+    others = [name for name in loaded if Path(str(name)).stem != "one_training"]
+    assert (plugins is None) == (others == [])
 
     kept = {name for name in original.env if f"{name} is left out" not in told}
     kept -= {"NPROC_PER_NODE"} if original.env.get("NPROC_PER_NODE") == "1" else set()
@@ -122,7 +127,6 @@ def test_what_follows_a_training_says_how_its_result_is_merged_and_served() -> N
         ("--gradient_checkpointing", {"gradient_checkpointing": True}),
         ("--no_gradient_checkpointing", {"gradient_checkpointing": False}),
         ("--max_grad 0.5", {"max_grad_norm": 0.5}),
-        ("--deepspeed default-zero3", {"deepspeed": "zero3"}),
         ("--optim adamw_8bit", {"optim": "adamw_8bit"}),
         ("--target_modules q_proj v_proj", {"target_modules": ["q_proj", "v_proj"]}),
         ("--lr_scheduler_kwargs '{\"min_lr\": 1e-6}'", {"lr_scheduler_kwargs": {"min_lr": 1e-6}}),
@@ -131,6 +135,31 @@ def test_what_follows_a_training_says_how_its_result_is_merged_and_served() -> N
 def test_each_way_to_write_an_argument_is_read(old: str, new: dict[str, Any]) -> None:
     recipe = _recipe(f"swift sft --model Qwen/Qwen3-8B --dataset a.jsonl {old}")
     assert recipe.swift.items() >= new.items()
+
+
+@pytest.mark.parametrize(
+    ("old", "launch"),
+    [
+        ("--deepspeed default-zero3", {"strategy": "zero3"}),
+        ("--deepspeed zero2_offload", {"strategy": "zero2_offload"}),
+        ("--deepspeed ds.json", {"strategy": "zero2", "strategy_file": "ds.json"}),
+        ("--fsdp fsdp2", {"strategy": "fsdp2"}),
+    ],
+)
+def test_what_splits_the_weights_becomes_the_launchs_strategy(
+    old: str, launch: dict[str, str]
+) -> None:
+    imported = _imported(f"swift sft --model Qwen/Qwen3-8B --dataset a.jsonl {old}")
+    assert imported.values["launch"] == launch
+    assert ("is taken for ds.json" in _told(imported)) == ("strategy_file" in launch)
+
+
+@pytest.mark.parametrize(("given", "kept"), [("--gradient_accumulation_steps 4", 8), ("", 16)])
+def test_the_accumulation_of_each_process_becomes_that_of_all(given: str, kept: int) -> None:
+    text = f"NPROC_PER_NODE=2 swift sft --model Qwen/Qwen3-8B --dataset a.jsonl {given}"
+    recipe = _recipe(text)
+    assert recipe.launch.processes == 2
+    assert recipe.swift["gradient_accumulation_steps"] == kept
 
 
 @pytest.mark.parametrize(

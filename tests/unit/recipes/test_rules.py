@@ -70,7 +70,7 @@ PAIRS = [
         "callbacks",
         "FSDP",
         "callbacks: [activation_cpu_offload]",
-        "callbacks: [activation_cpu_offload], fsdp: fsdp2",
+        "callbacks: [activation_cpu_offload], launch.strategy: fsdp2",
     ),
     (
         "callbacks",
@@ -149,7 +149,6 @@ PAIRS = [
         "predict_with_generate: true, prediction_loss_only: false",
     ),
     ("eval_metric", "measure", "eval_metric: acc, prediction_loss_only: true", "eval_metric: acc"),
-    ("fsdp", "deepspeed", "fsdp: fsdp2, deepspeed: zero2", "deepspeed: zero2"),
     (
         "model_kwargs",
         "environment",
@@ -241,7 +240,7 @@ PAIRS = [
         "zero_hpz_partition_size",
         "no effect",
         "zero_hpz_partition_size: 2",
-        "zero_hpz_partition_size: 2, deepspeed: zero3",
+        "zero_hpz_partition_size: 2, launch.strategy: zero3",
     ),
 ]
 """The argument that it is told at, a word of what is told, what breaks it, what does not."""
@@ -249,11 +248,13 @@ PAIRS = [
 
 def _problems(folder: Path, settings: str, machine: Machine = LINUX) -> list[Problem]:
     lines = [line for line in WHOLE.splitlines() if "lora_rank" not in line]
-    said = _split(settings)
+    said = [setting for setting in _split(settings) if not setting.startswith("launch.")]
+    launch = [setting[7:] for setting in _split(settings) if setting.startswith("launch.")]
     names = {setting.partition(":")[0] for setting in said}
     lines = [line for line in lines if line.strip().partition(":")[0] not in names]
     at = lines.index("swift:") + 1
     lines[at:at] = [f"  {setting}" for setting in said]
+    lines += ["launch:", *(f"  {setting}" for setting in launch)] if launch else []
     return check_recipe(read_recipe(write_recipe(folder, "\n".join(lines) + "\n")), machine)
 
 

@@ -1,0 +1,1 @@
+"""Trainings that outgrow one process: several GPUs and machines, schedulers, and other engines."""
