@@ -26,6 +26,19 @@ pytestmark = pytest.mark.e2e
 CLINIC = "data/samples/clinic/preference.jsonl"
 PREFERENCE = ["dpo", "orpo", "simpo", "kto"]
 
+PLAIN_REWARD = """
+from swift.rewards import ORM, orms
+
+
+class Plain(ORM):
+    def __call__(self, completions, solution, **columns):
+        assert all(right.isdigit() for right in solution)
+        return [float(text.startswith("答案是")) for text in completions]
+
+
+orms["plain"] = Plain
+"""
+
 BROKEN_REWARD = """
 from swift.rewards import ORM, orms
 
@@ -235,23 +248,37 @@ def test_training_stops_early_and_the_best_checkpoint_is_what_is_kept(bench: Ben
     assert spec_of_run(run).model == str(run.path / kept)
 
 
-def test_rewards_rise_and_held_out_sums_are_answered_in_the_form_that_is_rewarded(
-    bench: Bench,
-) -> None:
-    run = bench.run("demo_cpu_grpo")
-    for reward in ("reward", "rewards/Format/mean", "rewards/RightNumber/mean"):
-        values = log_of(run, reward)
-        assert mean(values[-5:]) > mean(values[:5]), reward
+def answered_in_form(bench: Bench, run: RunFolder) -> tuple[float, float]:
+    """The share of held-out sums that base and trained model answer in the form of `format`."""
     asked = [
         Asked(chat(row["messages"][-1]["content"], thinking=True), [])
         for row in rows_of(run.data / "val.jsonl")
     ]
-    formed = [
-        mean(one.greedy.startswith("<think>") and "</answer>" in one.greedy for one in scored)
-        for scored in (bench.ask_base(run, asked), bench.ask_run(run, asked))
-    ]
-    assert formed[1] >= 0.9
-    assert formed[1] > formed[0]
+    before, after = bench.ask_base(run, asked), bench.ask_run(run, asked)
+    return (
+        mean(one.greedy.startswith("<think>") and "</answer>" in one.greedy for one in before),
+        mean(one.greedy.startswith("<think>") and "</answer>" in one.greedy for one in after),
+    )
+
+
+def test_a_built_in_reward_rises_and_held_out_sums_are_answered_in_its_form(bench: Bench) -> None:
+    run = bench.run("demo_cpu_grpo")
+    for reward in ("reward", "rewards/Format/mean"):
+        values = log_of(run, reward)
+        assert mean(values[-5:]) > mean(values[:5]), reward
+    assert mean(log_of(run, "rewards/Format/mean")[:3]) < 0.9
+    assert set(log_of(run, "rewards/RightNumber/mean")) != {0.0}
+    assert answered_in_form(bench, run)[1] >= 0.9
+
+
+def test_a_reward_of_ones_own_turns_the_same_base_the_other_way(bench: Bench) -> None:
+    plugin = bench.workshop.folder / "plain.py"
+    plugin.write_text(PLAIN_REWARD, encoding="utf-8")
+    rewards = ("swift.reward_funcs=[plain]", "swift.reward_weights=[1.0]")
+    run = bench.run("demo_cpu_grpo", f"plugins=[{plugin}]", *rewards)
+    values = log_of(run, "rewards/Plain/mean")
+    assert mean(values[-5:]) > mean(values[:5])
+    assert answered_in_form(bench, run)[1] <= 0.1
 
 
 def test_a_reward_that_raises_ends_the_training_with_its_own_words(bench: Bench) -> None:
@@ -264,16 +291,18 @@ def test_a_reward_that_raises_ends_the_training_with_its_own_words(bench: Bench)
     assert finished.left == []
 
 
-def test_a_student_answers_as_its_teacher_does(bench: Bench) -> None:
+def test_a_student_comes_to_think_as_its_teacher_of_questions_it_was_not_shown(
+    bench: Bench,
+) -> None:
     run = bench.run("demo_cpu_gkd")
-    asked = [
-        Asked(chat(row["messages"][0]["content"], thinking=True), [])
-        for row in rows_of(run.data / "val.jsonl")
-    ]
-    teacher = bench.ask(str(run.facts("model")["teacher"]), None, asked)
-    agreed = [
-        mean(one.greedy == told.greedy for one, told in zip(scored, teacher, strict=True))
-        for scored in (bench.ask_base(run, asked), bench.ask_run(run, asked))
-    ]
-    assert agreed[0] == 0
-    assert agreed[1] >= 0.5
+    losses = log_of(run, "eval_loss")
+    assert losses[-1] < losses[0]
+    questions = {row["messages"][0]["content"] for row in rows_of(run.data / "val.jsonl")}
+    prompts = [Asked(chat(question, thinking=True), []) for question in sorted(questions)]
+    teacher = str(run.facts("model")["teacher"])
+    told = bench.ask(teacher, None, prompts)
+    asked = [Asked(a.prompt, [b.greedy]) for a, b in zip(prompts, told, strict=True)]
+    sure = mean(one.logps[0] for one in bench.ask(teacher, None, asked))
+    before = mean(one.logps[0] for one in bench.ask_base(run, asked))
+    after = mean(one.logps[0] for one in bench.ask_run(run, asked))
+    assert sure - after < 0.2 * (sure - before)

@@ -38,12 +38,12 @@ exec swift rlhf \
     --optim adamw_torch_fused \
     --lr_scheduler_type cosine \
     --warmup_ratio 0.05 \
-    --eval_strategy steps \
+    --eval_strategy epoch \
     --eval_steps 100 \
-    --save_strategy steps \
+    --save_strategy epoch \
     --save_steps 100 \
     --save_total_limit 2 \
-    --load_best_model_at_end false \
+    --load_best_model_at_end true \
     --logging_steps 5 \
     --report_to tensorboard \
     --check_model false \
@@ -52,4 +52,6 @@ exec swift rlhf \
     --temperature 1.0 \
     --max_completion_length 32 \
     --num_train_epochs 8 \
-    --learning_rate 0.005
+    --learning_rate 0.005 \
+    --metric_for_best_model eval_loss \
+    --greater_is_better false
