@@ -35,6 +35,9 @@ python launchers/pipeline.py --resume latest
 BASE, TUNED = "base", "tuned"
 """Labels of the two endpoints in an evaluation report."""
 
+WITHOUT_REFERENCES = ("pt", "kto", "grpo")
+"""Tasks whose rows are texts, answers of which some are bad, or questions alone."""
+
 
 def require_questions(recipe: Recipe) -> None:
     """Refuse, before hours of training, a suite that cannot be used or nothing to ask at all."""
@@ -43,6 +46,12 @@ def require_questions(recipe: Recipe) -> None:
 
     if recipe.eval.suite is not None:
         load_suite(project_path(recipe.eval.suite))
+    elif recipe.task in WITHOUT_REFERENCES:
+        raise InputError(
+            f"there is nothing to test with: held-out rows of task {recipe.task} are no questions"
+            " with a right answer",
+            remedy="--set eval.suite=SUITE.yaml; launchers/train.py trains alone",
+        )
     elif not recipe.data.val and recipe.data.val_ratio == 0:
         raise InputError(
             "there is nothing to test with: no suite, and no row is held out",
