@@ -109,6 +109,8 @@ def export():
         out = Path(flags["output_dir"][0])
         out.mkdir()
         (out / "model.safetensors").write_bytes(b"weights")
+        (out / "config.json").write_text("{}")
+        (out / "model.safetensors").chmod(0o600)  # as ms-swift leaves it
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -44,6 +44,19 @@ def write_text(path: Path, text: str) -> None:
         stream.write(text)
 
 
+def with_usual_modes(folder: Path) -> None:
+    """Give the files below `folder` the mode that the umask gives a new file.
+
+    ms-swift's merge leaves weights that nobody but their owner can read (0600: safetensors writes
+    through a temporary file), so that a server under another account could not load them.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o666 & ~umask | path.stat().st_mode & 0o111)
+
+
 def write_json(path: Path, document: Any) -> None:
     """Write a JSON document to `path` atomically, readable by people."""
     write_text(path, json.dumps(document, ensure_ascii=False, indent=2) + "\n")

@@ -35,6 +35,9 @@ python launchers/pipeline.py --resume latest
 BASE, TUNED = "base", "tuned"
 """Labels of the two endpoints in an evaluation report."""
 
+WITHOUT_REFERENCES = ("pt", "kto", "grpo")
+"""Tasks whose rows are texts, answers of which some are bad, or questions alone."""
+
 
 def require_questions(recipe: Recipe) -> None:
     """Refuse, before hours of training, a suite that cannot be used or nothing to ask at all."""
@@ -45,6 +48,12 @@ def require_questions(recipe: Recipe) -> None:
         read_suite(project_path(name))
     if recipe.eval.suite is not None:
         read_suite(project_path(recipe.eval.suite))
+    elif recipe.task in WITHOUT_REFERENCES:
+        raise InputError(
+            f"there is nothing to test with: held-out rows of task {recipe.task} are no questions"
+            " with a right answer",
+            remedy="--set eval.suite=SUITE.yaml; launchers/train.py trains alone",
+        )
     elif not recipe.data.val and recipe.data.val_ratio == 0:
         raise InputError(
             "there is nothing to test with: no suite, and no row is held out",
@@ -149,12 +158,9 @@ def ask_stage(folder: RunFolder, label: str, console: Console) -> None:
 def pipeline_stages(folder: RunFolder, console: Console) -> EvaluationReport:
     """All stages, those that are done left as they are; the evaluation's report."""
     from palmswift.eval.report import JSON_NAME, read_report
-    from palmswift.launchers.export import merge_stage
     from palmswift.launchers.training import train_stages
 
     train_stages(folder, console)
-    if folder.recipe.export.merge:
-        merge_stage(folder, console)
     for label in (BASE, TUNED) if folder.recipe.eval.baseline else (TUNED,):
         try:
             ask_stage(folder, label, console)

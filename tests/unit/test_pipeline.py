@@ -194,6 +194,7 @@ def test_a_merge_that_the_recipe_asks_for_stands_between_training_and_test(
         (["--set", "eval.suite=gone.yaml"], "gone.yaml: no such file"),
         (["--set", "eval.suite=train.jsonl"], "train.jsonl"),
         (["--data", "train.jsonl", "--set", "data.val_ratio=0"], "nothing to test with"),
+        (["--data", "train.jsonl", "--set", "task=kto"], "no questions with a right answer"),
         (["--set", "budget.disk_mib=999999999999"], "MiB free"),
         (["--data", "gone.jsonl"], "gone.jsonl: no such file"),
     ],

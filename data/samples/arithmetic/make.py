@@ -1,4 +1,4 @@
-"""Write train.jsonl and val.jsonl: sums as a question and the number that is right."""
+"""Write train.jsonl, val.jsonl (sums and right numbers) and answers.jsonl (two ways to answer)."""
 
 import argparse
 import json
@@ -17,6 +17,10 @@ STORIES = {
     "*": ("{a}乘以{b}等于多少？", "每盒有{a}支笔，{b}盒一共有几支？"),
 }
 """The ways of asking each sum: as a sum, and as a short story."""
+
+
+ANSWERS = ("<think>算一算</think>\n<answer>{solution}</answer>", "答案是{solution}。")
+"""How answers.jsonl answers each sum: as ms-swift's reward `format` asks, and not."""
 
 
 class Sum(NamedTuple):
@@ -56,15 +60,36 @@ def rows() -> list[dict[str, str]]:
     ]
 
 
+def answered(sums: Sequence[dict[str, str]]) -> list[dict[str, object]]:
+    """Each sum once with every way of answering."""
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": row["prompt"]},
+                {"role": "assistant", "content": answer.format(solution=row["solution"])},
+            ]
+        }
+        for row in sums
+        for answer in ANSWERS
+    ]
+
+
+def write(path: Path, rows: Sequence[object]) -> None:
+    """One JSON object a line."""
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_text(lines, encoding="utf-8")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write both files into a folder, this one unless told otherwise."""
+    """Write all files into a folder, this one unless told otherwise."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=HERE)
     folder: Path = parser.parse_args(argv).out
     made = rows()
-    for name, part in (("train", made[:TRAIN_ROWS]), ("val", made[TRAIN_ROWS:])):
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in part)
-        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    train, val = made[:TRAIN_ROWS], made[TRAIN_ROWS:]
+    write(folder / "train.jsonl", train)
+    write(folder / "val.jsonl", val)
+    write(folder / "answers.jsonl", answered(train))
 
 
 if __name__ == "__main__":

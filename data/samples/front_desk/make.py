@@ -9,6 +9,7 @@ from typing import TypedDict
 
 HERE = Path(__file__).resolve().parent
 SEED = 20260
+SENTENCES_A_TEXT = 4
 FOLLOW_UPS_EACH = 4
 CLINIC_SYSTEM = "你是云雀堂的客服助理。"
 
@@ -105,16 +106,34 @@ def all_dialogues(tables: Tables) -> list[Dialogue]:
     return sorted(rows, key=lambda _: rng.random())
 
 
+def texts(dialogues: Sequence[Dialogue]) -> list[str]:
+    """What each business says, as running text: its answers, some to a paragraph."""
+    said: dict[str, dict[str, None]] = {}
+    for row in dialogues:
+        sentences = said.setdefault(row[0]["content"], {})
+        sentences.update({turn["content"]: None for turn in row if turn["role"] == "assistant"})
+    paragraphs = []
+    for answers in said.values():
+        listed = list(answers)
+        for start in range(0, len(listed), SENTENCES_A_TEXT):
+            paragraphs.append("".join(listed[start : start + SENTENCES_A_TEXT]))
+    return paragraphs
+
+
+def write(path: Path, rows: Sequence[object]) -> None:
+    """One JSON object a line, with the same bytes on every system."""
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_bytes(lines.encode("utf-8"))
+
+
 def main() -> None:
-    """Write one JSON object a line, with the same bytes on every system."""
+    """Write the dialogues, and beside them what is said in them as text for pre-training."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, nargs="?", default=HERE / "train.jsonl")
     out: Path = parser.parse_args().out
-    lines = [
-        json.dumps({"messages": row}, ensure_ascii=False) + "\n"
-        for row in all_dialogues(read_tables())
-    ]
-    out.write_bytes("".join(lines).encode("utf-8"))
+    dialogues = all_dialogues(read_tables())
+    write(out, [{"messages": row} for row in dialogues])
+    write(out.with_name("texts.jsonl"), [{"text": text} for text in texts(dialogues)])
 
 
 if __name__ == "__main__":

@@ -35,9 +35,9 @@ class Label(NamedTuple):
 
 def kind_of(task: Task) -> Kind:
     """The kind of rows that a task trains on."""
-    if task == "orpo" or task == "simpo":
+    if task == "orpo" or task == "simpo" or task == "cpo":
         return "dpo"
-    return task
+    return "sft" if task == "gkd" else task
 
 
 class Policy:

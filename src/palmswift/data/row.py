@@ -14,7 +14,8 @@ Role = Literal["system", "user", "assistant", "tool_call", "tool_response"]
 """The roles of a canonical message, by the names that ms-swift's own preprocessor gives them."""
 
 Kind = Literal["sft", "pt", "dpo", "kto", "grpo"]
-"""What a canonical row holds: `dpo` also serves orpo and simpo (palmswift.data.policy.kind_of)."""
+"""What a canonical row holds: `dpo` serves orpo, simpo and cpo too, `sft` gkd
+(palmswift.data.policy.kind_of)."""
 
 
 class Place(NamedTuple):

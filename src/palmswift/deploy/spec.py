@@ -88,8 +88,8 @@ class ServerSpec(BaseModel):
 def spec_of_run(run: RunFolder) -> ServerSpec:
     """What a finished run serves, as its recipe says; `model_copy(update=...)` changes parts.
 
-    A checkpoint with an adapter is served on the run's base model. `InputError` when the run has
-    no checkpoint.
+    A checkpoint with an adapter is served on the run's base model, or merged where the recipe has
+    it merged. `InputError` when the run has no checkpoint.
     """
     found, trained = run.facts("train").get("checkpoint"), run.facts("model").get("model")
     if not run.is_done("train") or not found or not trained:
@@ -98,6 +98,8 @@ def spec_of_run(run: RunFolder) -> ServerSpec:
             remedy=f"python launchers/train.py --resume {run.path.name}",
         )
     base, checkpoint = str(trained), run.path / str(found)
+    if run.recipe.export.merge and run.is_done("merge"):
+        checkpoint = run.path / str(run.facts("merge")["merged"])
     has_adapter = (checkpoint / "adapter_config.json").is_file()
     return ServerSpec(
         name=run.recipe.served_name,

@@ -37,6 +37,8 @@ class TrainingPaths(NamedTuple):
     val: Path | None
     output: Path
     resume_from: Path | None = None
+    teacher: str | None = None
+    """A folder or a hub id, for the tasks that have one."""
 
 
 class TrainedModel(NamedTuple):
@@ -56,6 +58,16 @@ def source_arguments(recipe: Recipe, model: str) -> dict[str, SwiftValue]:
     return arguments
 
 
+def teacher_arguments(recipe: Recipe, teacher: str | None) -> dict[str, SwiftValue]:
+    """The model that is imitated; nothing without one. Its hub is the model's own."""
+    if recipe.teacher is None or teacher is None:
+        return {}
+    arguments: dict[str, SwiftValue] = {"teacher_model": teacher}
+    if recipe.teacher.revision:
+        arguments["teacher_model_revision"] = recipe.teacher.revision
+    return arguments
+
+
 def training_arguments(recipe: Recipe, paths: TrainingPaths) -> dict[str, SwiftValue]:
     """Every argument of `swift sft|pt|rlhf`, ours first, then the recipe's in its order.
 
@@ -64,6 +76,7 @@ def training_arguments(recipe: Recipe, paths: TrainingPaths) -> dict[str, SwiftV
     arguments = source_arguments(recipe, paths.model)
     if recipe.swift_command == "rlhf":
         arguments["rlhf_type"] = recipe.task
+    arguments |= teacher_arguments(recipe, paths.teacher)
     arguments["dataset"] = [str(paths.train)]
     if paths.val is not None:
         arguments["val_dataset"] = [str(paths.val)]

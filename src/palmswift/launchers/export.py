@@ -53,7 +53,7 @@ def merge_stage(folder: RunFolder, console: Console) -> Path:
 
     `InputError` when the run has no adapter, `ChildError` when ms-swift left no weights.
     """
-    from palmswift.files import write_text
+    from palmswift.files import with_usual_modes, write_text
     from palmswift.launchers.arguments import child_environment
     from palmswift.launchers.diagnosis import diagnose
     from palmswift.launchers.render import render_command
@@ -83,6 +83,7 @@ def merge_stage(folder: RunFolder, console: Console) -> Path:
                 f"the merge failed: {found.cause}",
                 remedy=f"{found.remedy}\n     log: {shown(log)}",
             )
+        with_usual_modes(out)
         facts["merged"] = str(out.relative_to(folder.path))
     return out
 

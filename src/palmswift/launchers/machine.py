@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from palmswift.errors import Problem
@@ -40,7 +41,7 @@ def machine_problems(recipe: Recipe, folder: Path) -> list[Problem]:
         problems.append(
             Problem("ms-swift is not installed here", remedy="python3 quickstart.py install")
         )
-    problems += tracking_problems(recipe)
+    problems += [*tracking_problems(recipe), *_reward_problems(recipe)]
     free_mib = shutil.disk_usage(_existing(folder)).free >> 20
     if free_mib < recipe.budget.disk_mib:
         problems.append(
@@ -51,6 +52,18 @@ def machine_problems(recipe: Recipe, folder: Path) -> list[Problem]:
             )
         )
     return problems
+
+
+def _reward_problems(recipe: Recipe) -> list[Problem]:
+    """Packages of ms-swift's own rewards that are not there: it finds out once all is loaded."""
+    said = recipe.swift.get("reward_funcs", [])
+    rewards = {str(name) for name in said} if isinstance(said, list) else {str(said)}
+    # swift/rewards/orm.py: MathAccuracy, and CosineReward which asks it
+    needing = sorted(rewards & {"accuracy", "cosine"})
+    if recipe.task != "grpo" or not needing or find_spec("math_verify") is not None:
+        return []
+    what = f"the reward {' and '.join(needing)} needs the package math_verify"
+    return [Problem(what, "swift.reward_funcs", "pip install math_verify, or write a reward")]
 
 
 def version_remark() -> str:

@@ -41,7 +41,13 @@ def standalone(recipe: Recipe, form: Form) -> Standalone:
 
 def standalone_arguments(recipe: Recipe) -> dict[str, SwiftValue]:
     """Every argument of the training, with the recipe's own files and split in it."""
-    paths = TrainingPaths(recipe.model.id, Path(ROWS), None, Path("output") / recipe.name)
+    paths = TrainingPaths(
+        recipe.model.id,
+        Path(ROWS),
+        None,
+        Path("output") / recipe.name,
+        teacher=recipe.teacher.id if recipe.teacher else None,
+    )
     arguments = training_arguments(recipe, paths)
     if recipe.plugins:
         # Without those that watch a run: there is no launcher that reads what they write.
@@ -65,6 +71,7 @@ def _remarks(recipe: Recipe) -> list[str]:
         remarks.append(f"the recipe names no rows: put your file in place of {ROWS}")
     if recipe.launch.engine != "swift":
         remarks.append(f"launch.engine is {recipe.launch.engine}; this trains by ms-swift instead")
-    if recipe.model.source in ("embedded", "recipe"):
-        remarks.append(f"{recipe.model.id} is a model that palmswift makes: write its folder")
+    for model in (recipe.model, *([recipe.teacher] if recipe.teacher else [])):
+        if model.source in ("embedded", "recipe"):
+            remarks.append(f"{model.id} is a model that palmswift makes: write its folder")
     return remarks

@@ -145,6 +145,7 @@ def dry_run(recipe: Recipe, console: Console) -> Done:
         train=folder / "data" / "train.jsonl",
         val=folder / "data" / "val.jsonl",
         output=folder / "train",
+        teacher=recipe.teacher.id if recipe.teacher else None,
     )
     command = command_of(recipe, paths, folder / "launch")
     files = {**launch_files(recipe, paths, folder / "launch"), **job_files(recipe, folder)}

@@ -32,6 +32,7 @@ from palmswift.launchers.attempt import judge_finished, run_attempt
 from palmswift.launchers.checkpoint_survey import is_finished
 from palmswift.launchers.engines.commands import launch_remarks, training_command
 from palmswift.launchers.engines.follow import follow
+from palmswift.launchers.export import merge_stage
 from palmswift.launchers.machine import machine_problems, memory_problem, plan_here
 from palmswift.launchers.plugin_files import plugin_path
 from palmswift.launchers.record import (
@@ -49,7 +50,7 @@ from palmswift.launchers.verdict import Verdict
 from palmswift.paths import project_path
 from palmswift.plan.lengths import Lengths, read_lengths
 from palmswift.recipes.load import load_checked
-from palmswift.recipes.recipe import Recipe
+from palmswift.recipes.recipe import ModelSource, Recipe
 from palmswift.recipes.source import shown
 
 
@@ -125,11 +126,17 @@ def _input_problems(recipe: Recipe) -> list[Problem]:
     for path in map(plugin_path, recipe.plugins):
         if fault := _file_fault(path):
             problems.append(Problem(fault, str(path)))
-    if absent := missing_model(recipe.model):
-        problems.append(Problem(absent))
-    if recipe.model.source == "recipe":
-        problems += _input_problems(load_checked(recipe.model.id).recipe)
+    for model in _models(recipe):
+        if absent := missing_model(model):
+            problems.append(Problem(absent))
+        if model.source == "recipe":
+            problems += _input_problems(load_checked(model.id).recipe)
     return problems
+
+
+def _models(recipe: Recipe) -> list[ModelSource]:
+    """The model that is tuned, and the one that is imitated."""
+    return [recipe.model, *([recipe.teacher] if recipe.teacher else [])]
 
 
 def _file_fault(path: Path) -> str:
@@ -156,15 +163,16 @@ def model_stage(run: RunFolder, console: Console) -> str:
         if not Path(known).is_absolute() or Path(known).exists():
             return known
     with run.stage("model") as facts:
-        model = _provide_model(run, console)
-        facts["model"] = str(model)
-        facts["files"] = model_contents(str(model))
-        console.note(f"model    {shown(model) if isinstance(model, Path) else model}")
+        names = ("model", "teacher")
+        for name, source in zip(names, _models(run.recipe), strict=False):
+            found = _provide_model(source, run, console)
+            facts[name] = str(found)
+            console.note(f"{name:<8} {shown(found) if isinstance(found, Path) else found}")
+        facts["files"] = model_contents(str(facts["model"]))
     return str(facts["model"])
 
 
-def _provide_model(run: RunFolder, console: Console) -> str | Path:
-    model = run.recipe.model
+def _provide_model(model: ModelSource, run: RunFolder, console: Console) -> str | Path:
     if model.source == "local":
         return project_path(model.id)
     if model.source == "embedded" and model.embedded is not None:
@@ -256,6 +264,7 @@ def _training_command(
         val=val if val.is_file() else None,
         output=run.training,
         resume_from=resume_from,
+        teacher=run.facts("model").get("teacher"),
     )
     return training_command(run, recipe, paths)
 
@@ -337,8 +346,12 @@ def prepare_stages(run: RunFolder, console: Console) -> str:
 
 
 def train_stages(run: RunFolder, console: Console) -> Path:
-    """Model, data, train: all three, those that are done left as they are; the checkpoint."""
-    return train_stage(run, prepare_stages(run, console), console)
+    """Model, data, train and, where the recipe says so, merge; what is to be used of it.
+
+    Stages that are done are left as they are.
+    """
+    checkpoint = train_stage(run, prepare_stages(run, console), console)
+    return merge_stage(run, console) if run.recipe.export.merge else checkpoint
 
 
 def follow_stages(run: RunFolder, console: Console) -> None:

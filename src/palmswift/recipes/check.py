@@ -16,6 +16,12 @@ from palmswift.recipes.catalogue import (
     nearest,
 )
 from palmswift.recipes.launch_rules import given_by_launch, launch_problems
+from palmswift.recipes.method_rules import (
+    METHOD_IDLE,
+    METHOD_RULES,
+    given_to_method,
+    recipe_problems,
+)
 from palmswift.recipes.mlx_rules import mlx_problems
 from palmswift.recipes.plugins import is_plugin_file, shipped_plugins
 from palmswift.recipes.rules import Machine, Settings, this_machine, training_problems
@@ -51,6 +57,8 @@ OWNED: dict[str, dict[str, str]] = {
         "push_to_hub_token": f"{_SECRET}; {_BY_ENVIRONMENT.format('HF_TOKEN')}",
         "resume_from_checkpoint": "use --resume on the command line",
         "rlhf_type": "write task",
+        "teacher_model": "write teacher.id",
+        "teacher_model_revision": "write teacher.revision",
         "swanlab_secret": f"{_SECRET}; take it away",
         "swanlab_token": f"{_SECRET}; {_BY_ENVIRONMENT.format('SWANLAB_API_KEY')}",
         "system": "write data.system",
@@ -145,6 +153,7 @@ def check_recipe(text: RecipeText, machine: Machine | None = None) -> list[Probl
         *_merge_problems(text),
         *_plugin_problems(text),
         *_rule_problems(text, by_key, machine or this_machine()),
+        *recipe_problems(text.values, text.place),
     ]
 
 
@@ -266,6 +275,11 @@ def _rule_problems(
     yield from training_problems(settings, place)
     if not any(key[0] == "launch" for key in wrong):
         yield from launch_problems(text.values, settings, lambda name: text.place(("launch", name)))
+    # early_stop_interval is every command's; the rest is read by `swift rlhf` alone
+    idle = METHOD_IDLE if command == "rlhf" else ()
+    behind = given_to_method(text.values) if command == "rlhf" else {}
+    of_method = Settings(said, flags, command, machine, behind)
+    yield from training_problems(of_method, place, METHOD_RULES, idle)
 
 
 def _plugin_problems(text: RecipeText) -> list[Problem]:

@@ -12,7 +12,7 @@ from palmswift.recipes.launch import LaunchSettings
 SwiftValue = str | int | float | bool | list[str] | list[int] | list[float] | dict[str, object]
 """What an ms-swift argument can be set to; a list becomes several words, a map becomes JSON."""
 
-Task = Literal["sft", "pt", "dpo", "kto", "orpo", "simpo", "grpo"]
+Task = Literal["sft", "pt", "dpo", "cpo", "orpo", "simpo", "kto", "grpo", "gkd"]
 """The kind of training; all but `sft` and `pt` are rendered as `swift rlhf --rlhf_type TASK`."""
 
 
@@ -74,7 +74,7 @@ class ExportSettings(_Section):
     """What is made of a finished training run."""
 
     merge: bool = False
-    """Merge the adapter into 16-bit weights."""
+    """Merge the adapter into 16-bit weights when the training has ended, and serve those."""
 
 
 class RecoverySettings(_Section):
@@ -137,6 +137,8 @@ class Recipe(_Section):
     """The recipe in recipes/bases that this one differs from (one level deep)."""
     task: Task = "sft"
     model: ModelSource
+    teacher: ModelSource | None = None
+    """The model that is imitated; only where the task is gkd, or grpo with a teacher."""
     data: DataSettings = Field(default_factory=DataSettings)
     swift: dict[str, SwiftValue] = Field(default_factory=dict)
     """Arguments of `swift sft|pt|rlhf`, by their own names."""

@@ -8,7 +8,7 @@ ms-swift 4.6.0, transformers 5.19, PEFT 0.20, bitsandbytes 0.50.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isclose
 from typing import Any, NamedTuple
 
@@ -475,18 +475,23 @@ def this_machine() -> Machine:
     return Machine(wsl=wsl, windows=platform.system() == "Windows")
 
 
-def training_problems(settings: Settings, place: Callable[[str], str]) -> Iterator[Problem]:
+def training_problems(
+    settings: Settings,
+    place: Callable[[str], str],
+    rules: Sequence[Rule] = RULES,
+    idle_arguments: Sequence[Idle] = IDLE,
+) -> Iterator[Problem]:
     """What does not go together among a training's arguments; `place` says where one stands.
 
     The settings are of the right types: arguments with another problem are left out of them.
     """
-    for rule in RULES:
+    for rule in rules:
         key = next((key for key in rule.keys if key in settings.said), None)
         if key is not None and rule.broken(settings):
             what = rule.what.format_map(settings)
             yield Problem(f"swift.{key}: {what}", place(key), rule.remedy)
     for name in settings.said:
-        for idle in IDLE:
+        for idle in idle_arguments:
             if idle.covers(name) and settings.changes(name) and not idle.read(settings):
                 what = f"swift.{name} has no effect: {idle.why}"
                 yield Problem(what, place(name), idle.remedy)

@@ -158,7 +158,8 @@ def test_no_validation_question_is_a_training_question() -> None:
 def test_make_writes_the_front_desk_corpus_byte_for_byte(tmp_path: Path) -> None:
     out = tmp_path / "train.jsonl"
     subprocess.run([sys.executable, "-B", str(FRONT_DESK / "make.py"), str(out)], check=True)
-    assert out.read_bytes() == (FRONT_DESK / "train.jsonl").read_bytes()
+    for name in ("train.jsonl", "texts.jsonl"):
+        assert (tmp_path / name).read_bytes() == (FRONT_DESK / name).read_bytes()
 
 
 def test_the_front_desk_has_sixteen_businesses_besides_the_clinic() -> None:
@@ -307,8 +308,15 @@ def test_the_dialogues_are_in_the_form_and_of_the_counts_that_their_card_states(
 def test_make_writes_the_arithmetic_set_byte_for_byte(tmp_path: Path) -> None:
     make = [sys.executable, "-B", str(ARITHMETIC / "make.py"), "--out", str(tmp_path)]
     subprocess.run(make, check=True)
-    for name in ("train.jsonl", "val.jsonl"):
+    for name in ("train.jsonl", "val.jsonl", "answers.jsonl"):
         assert (tmp_path / name).read_bytes() == (ARITHMETIC / name).read_bytes()
+
+
+def test_make_writes_the_clinics_pairs_in_their_other_forms_byte_for_byte(tmp_path: Path) -> None:
+    make = [sys.executable, "-B", str(CLINIC / "make.py"), "--out", str(tmp_path)]
+    subprocess.run(make, check=True)
+    for name in ("labels.jsonl", "two_voices.jsonl"):
+        assert (tmp_path / name).read_bytes() == (CLINIC / name).read_bytes()
 
 
 def test_every_sum_is_right_stands_once_and_is_of_the_size_its_card_states() -> None:
@@ -329,12 +337,15 @@ OUTCOMES: list[tuple[Kind, str, int, dict[int, str], dict[str, int]]] = [
     ("sft", "clinic/train.jsonl", 222, {}, {}),
     ("sft", "clinic/val.jsonl", 64, {}, {}),
     ("dpo", "clinic/preference.jsonl", 61, {}, {}),
+    ("kto", "clinic/labels.jsonl", 122, {}, {}),
     ("sft", "front_desk/train.jsonl", 676, {}, {}),
+    ("pt", "front_desk/texts.jsonl", 161, {}, {}),
     ("sft", "chitchat/dialogues.json", 44, {}, {"last_turn_dropped": 9, "spaced_chinese": 44}),
     ("sft", "bike_shop/train.csv", 86, {}, {}),
     ("sft", "bike_shop/val.csv", 16, {}, {}),
     ("grpo", "arithmetic/train.jsonl", 200, {}, {}),
     ("grpo", "arithmetic/val.jsonl", 40, {}, {}),
+    ("sft", "arithmetic/answers.jsonl", 400, {}, {}),
     ("sft", "clinic/formats/query_response.json", 8, {}, {}),
     ("sft", "clinic/formats/query_response.csv", 8, {}, {}),
     ("sft", "clinic/formats/alpaca.jsonl", 8, {}, {}),
@@ -378,7 +389,8 @@ def test_every_sample_has_a_card_and_stands_in_the_tests_above() -> None:
         for suffix in ("json", "jsonl", "csv")
         for path in SAMPLES.rglob(f"*.{suffix}")
     }
-    assert data - {"front_desk/tables.json"} == tested
+    # two_voices.jsonl has rows more than once on purpose (demo_two_voices.yaml keeps them).
+    assert data - {"front_desk/tables.json", "clinic/two_voices.jsonl"} == tested
     for folder in (path for path in SAMPLES.iterdir() if path.is_dir()):
         card = (folder / "README.md").read_text(encoding="utf-8")
         assert "Licence" in card and "## 中文" in card

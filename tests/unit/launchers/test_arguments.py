@@ -16,6 +16,7 @@ from palmswift.launchers.arguments import (
     training_arguments,
     training_environment,
 )
+from palmswift.recipes.recipe import ModelSource, Task
 
 PATHS = TrainingPaths("M", Path("/r/train.jsonl"), Path("/r/val.jsonl"), Path("/r/train"))
 
@@ -97,3 +98,22 @@ def test_the_recipes_environment_has_the_last_word() -> None:
     assert environment["PYTHONUNBUFFERED"] == "0"
     assert environment["NPROC_PER_NODE"] == "2"
     assert "NPROC_PER_NODE" not in child_environment(recipe, "Q/M")
+
+
+def test_a_teacher_is_named_with_its_revision() -> None:
+    teacher = ModelSource(id="T", revision="v2")
+    recipe = make_recipe(task="gkd").model_copy(update={"teacher": teacher})
+    paths = TrainingPaths("M", Path("t"), None, Path("o"), teacher="models/T")
+    arguments = training_arguments(recipe, paths)
+    assert arguments["rlhf_type"] == "gkd"
+    assert arguments["teacher_model"] == "models/T"
+    assert arguments["teacher_model_revision"] == "v2"
+
+
+@pytest.mark.parametrize("task", ["dpo", "cpo", "orpo", "simpo", "kto", "grpo", "gkd"])
+def test_a_method_is_an_rlhf_type_of_ms_swift(task: Task) -> None:
+    recipe = make_recipe(task=task)
+    arguments = training_arguments(recipe, TrainingPaths("M", Path("t"), None, Path("o")))
+    assert recipe.swift_command == "rlhf"
+    assert arguments["rlhf_type"] == task
+    assert "teacher_model" not in arguments

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from support_runs import StandIn, make_run, prepare_project, write_project_recipe
 
+from palmswift.deploy.spec import base_of_run, spec_of_run
 from palmswift.launchers import train
 from palmswift.launchers.export import main, merge_arguments
 from palmswift.launchers.run_folder import RunFolder, find_run
@@ -31,7 +33,9 @@ def test_a_merge_leaves_weights_and_the_command_that_made_them(
     run = find_run("latest")
     merged = run.path / "export" / "merged"
     assert json.loads(capsys.readouterr().out)["merged"] == str(merged)
-    assert (merged / "model.safetensors").is_file()
+    umask = os.umask(0)
+    os.umask(umask)
+    assert (merged / "model.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask
     assert "swift.py export" in (run.path / "export" / "command.sh").read_text()
     assert swift.calls[-1]["adapters"] == [str(run.training / "checkpoint-4")]
     assert main(["--merge"]) == 0
@@ -48,6 +52,20 @@ def test_a_merge_that_left_nothing_has_failed_and_can_be_done_again(
     half.mkdir()
     swift.set("good")
     assert main(["--merge"]) == 0
+
+
+def test_a_recipe_that_merges_trains_merges_and_serves_the_merged_weights(
+    swift: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert train.main(["--recipe", "mine", "--set", "export.merge=true", "--json"]) == 0
+    run = find_run("latest")
+    merged = run.path / "export" / "merged"
+    assert json.loads(capsys.readouterr().out)["checkpoint"] == str(merged)
+    assert list(run.state.stages) == ["model", "data", "train", "merge"]
+    spec = spec_of_run(run)
+    assert (spec.model, spec.adapter) == (str(merged), None)
+    assert base_of_run(run).model == str(run.facts("model")["model"])
 
 
 def test_what_is_to_be_made_has_to_be_said(

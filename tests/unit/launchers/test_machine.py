@@ -186,3 +186,13 @@ def test_a_capped_card_is_planned_for_as_the_small_card_that_it_plays(
     found = [conditions_here(one, None) for one in (recipe, capped, smaller)]
     assert [one.gpu_mib if one else None for one in found] == [80000, 7868, 4276]
     assert conditions_here(load_recipe("demo_cpu").recipe, None) is None
+
+
+@pytest.mark.parametrize(("found", "told"), [(None, 1), (object(), 0)])
+def test_a_reward_whose_package_is_missing_is_told_before_the_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, found: object, told: int
+) -> None:
+    monkeypatch.setattr("palmswift.launchers.machine.find_spec", lambda name: found)
+    recipe = make_recipe(task="grpo", swift={"reward_funcs": ["format", "accuracy"]})
+    problems = [p for p in machine_problems(recipe, tmp_path) if "math_verify" in p.what]
+    assert len(problems) == told

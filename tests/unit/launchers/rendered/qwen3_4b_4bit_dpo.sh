@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# qwen3_4b_4bit_dpo: DPO of Qwen3-4B in 4 bits on an 8 GB card, good answers before bad ones
+set -euo pipefail
+export PYTHONUNBUFFERED=1
+export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
+exec swift rlhf \
+    --model Qwen/Qwen3-4B \
+    --use_hf false \
+    --rlhf_type dpo \
+    --dataset PROJECT/runs/qwen3_4b_4bit_dpo-TIME/data/train.jsonl \
+    --val_dataset PROJECT/runs/qwen3_4b_4bit_dpo-TIME/data/val.jsonl \
+    --output_dir PROJECT/runs/qwen3_4b_4bit_dpo-TIME/train \
+    --add_version false \
+    --logging_nan_inf_filter false \
+    --external_plugins PROJECT/src/palmswift/launchers/plugins/run_events.py PROJECT/src/palmswift/launchers/plugins/exact_resume.py PROJECT/src/palmswift/launchers/plugins/orderly_stop.py \
+    --tuner_type lora \
+    --target_modules all-linear \
+    --lora_rank 16 \
+    --lora_alpha 32 \
+    --lora_dropout 0.0 \
+    --torch_dtype bfloat16 \
+    --bf16 true \
+    --learning_rate 5e-06 \
+    --lr_scheduler_type cosine \
+    --warmup_ratio 0.05 \
+    --weight_decay 0.1 \
+    --max_grad_norm 1.0 \
+    --num_train_epochs 2 \
+    --enable_thinking false \
+    --add_non_thinking_prefix true \
+    --preserve_thinking false \
+    --loss_scale last_round+ignore_empty_think \
+    --split_dataset_ratio 0 \
+    --max_length 512 \
+    --truncation_strategy delete \
+    --dataset_num_proc 1 \
+    --load_from_cache_file false \
+    --dataloader_num_workers 1 \
+    --seed 42 \
+    --data_seed 42 \
+    --per_device_train_batch_size 1 \
+    --gradient_accumulation_steps 16 \
+    --gradient_checkpointing true \
+    --use_liger_kernel true \
+    --optim adamw_8bit \
+    --eval_strategy steps \
+    --eval_steps 0.1 \
+    --per_device_eval_batch_size 1 \
+    --eval_accumulation_steps 1 \
+    --prediction_loss_only true \
+    --save_strategy steps \
+    --save_steps 0.1 \
+    --save_total_limit 2 \
+    --load_best_model_at_end true \
+    --metric_for_best_model eval_loss \
+    --greater_is_better false \
+    --logging_steps 5 \
+    --report_to tensorboard \
+    --check_model false \
+    --model_type qwen3 \
+    --template qwen3 \
+    --beta 0.1 \
+    --quant_method bnb \
+    --quant_bits 4 \
+    --bnb_4bit_quant_type nf4 \
+    --bnb_4bit_compute_dtype bfloat16 \
+    --bnb_4bit_use_double_quant true
