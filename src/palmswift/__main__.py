@@ -30,6 +30,7 @@ COMMANDS = {
     "batch": ("palmswift.eval.batch", "answer a file of questions"),
     "score": ("palmswift.eval.score_command", "score predictions against references"),
     "perplexity": ("palmswift.eval.perplexity_command", "compare how likely models find texts"),
+    "consistency": ("palmswift.eval.consistency_command", "say how alike repeated answers are"),
     "judge": ("palmswift.eval.judge_command", "have answers rated by another model"),
     "rate": ("palmswift.eval.rate", "rate answers yourself, without knowing whose they are"),
     "chat": ("palmswift.eval.chat", "chat with a served model"),

@@ -3,10 +3,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-
 _COMMANDS = (
     *("run", "batch", "score_command", "chat", "make_suite", "judge_command", "rate"),
-    "perplexity_command",
+    *("perplexity_command", "consistency_command"),
 )
 
 
