@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import random
-import select
 import signal
 import subprocess
 import time
@@ -14,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import openai
-import psutil
 import pytest
 import requests
 from support_eval import call, command, sums, write_rows, write_suite
+from support_terminal import Terminal
 
 from palmswift.eval.fake_server import FakeServer, Plan
 from palmswift.eval.journal import read_journal
@@ -214,48 +211,6 @@ def test_chat_tells_a_failing_server_from_thinking_that_never_ended(tmp_path: Pa
     assert "HTTP 500" in broken.stderr
     assert endless.returncode == 4
     assert "thinking never ended" in endless.stderr
-
-
-class Terminal:
-    """A command on a pseudo-terminal: type into it, wait for what it shows."""
-
-    def __init__(self, words: list[str]) -> None:
-        self.pid, self.file = pty.fork()
-        if self.pid == 0:
-            os.environ["TERM"] = "dumb"
-            os.execv(words[0], words)
-        self.shown = ""
-
-    def expect(self, text: str) -> None:
-        """Read until `text` has been shown."""
-        deadline = time.monotonic() + 30
-        while text not in self.shown:
-            assert time.monotonic() < deadline, f"{text!r} was not shown: {self.shown!r}"
-            if select.select([self.file], [], [], 0.1)[0]:
-                self.shown += os.read(self.file, 65536).decode("utf-8", "replace")
-        self.shown = self.shown[self.shown.index(text) + len(text) :]
-
-    def type(self, text: str) -> None:
-        """Type `text`."""
-        os.write(self.file, text.encode())
-
-    def interrupt(self) -> None:
-        """Press Ctrl-C, once the command waits for input as it does for a person.
-
-        Between the moment that readline shows a prompt and its `select`, CPython notes a signal
-        but acts on it only at the next key.
-        """
-        deadline = time.monotonic() + 30
-        while psutil.Process(self.pid).status() != psutil.STATUS_SLEEPING:
-            assert time.monotonic() < deadline, "the command never waits"
-            time.sleep(0.01)
-        self.type("\x03")
-
-    def end(self) -> int:
-        """The exit code, once the command has ended."""
-        _, status = os.waitpid(self.pid, 0)
-        os.close(self.file)
-        return os.waitstatus_to_exitcode(status)
 
 
 def slow() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The command to talk with a served model: interactive, one question, or a file of them."""
+"""The command to talk with served models: interactive, one question, or a file of them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import contextlib
 import json
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple, NoReturn
+from typing import NoReturn
 
 from palmswift.command import Console, Done, make_parser, run
 from palmswift.errors import INTERRUPTED, InputError, PalmswiftError
 from palmswift.eval.asking import find_model
 from palmswift.eval.batch import read_inputs
+from palmswift.eval.case_file import add_case
+from palmswift.eval.chat_screen import Screen, SideBySide
 from palmswift.eval.client import Client
-from palmswift.eval.endpoint import Endpoint
-from palmswift.eval.engine import Sampling
 from palmswift.eval.flags import (
     add_endpoint_flags,
     add_sampling_flags,
@@ -28,161 +27,35 @@ from palmswift.eval.flags import (
     sampling_of,
 )
 from palmswift.eval.loop import run_interruptible
-from palmswift.eval.retry import RetryPolicy
-from palmswift.eval.think import Piece, ThinkStream, split_think
+from palmswift.eval.talk import Talk, Turn, ask
 
 _HELP = """\
 /reset         forget the conversation
+/retry         take the last answer back and ask the same again
 /system TEXT   set the system prompt and forget the conversation
-/save FILE     add the conversation to FILE as one row of messages (JSONL)
+/model         show the models; /model NAME talks with that one, /model all with all
+/save FILE     FILE.yaml: add the last turn to a suite as a test case, its answer as reference
+               FILE.jsonl: add the conversation as one row of messages
 /quit          leave; so does Ctrl-D. Ctrl-C stops an answer, not the chat"""
 
 _EXAMPLES = """
 python eval/chat.py --endpoint http://127.0.0.1:8000/v1
+python eval/chat.py --endpoint base=http://127.0.0.1:8001 --endpoint tuned=http://127.0.0.1:8000
 python eval/chat.py --endpoint http://127.0.0.1:8000/v1 --input 周一上班吗？
 python eval/chat.py --endpoint http://127.0.0.1:8000/v1 --file questions.txt --fresh
 echo 你好 | python eval/chat.py --endpoint http://127.0.0.1:8000/v1 --system 你是客服。
 """
 
 
-class Turn(NamedTuple):
-    """One question and what came back."""
-
-    question: str
-    answer: str | None
-    """None when nothing was answered: the thinking never ended, or the answer was stopped."""
-    reasoning: str | None
-    finish_reason: str | None
-    first_token_seconds: float | None
-    """Until the first text, thinking included."""
-    seconds: float
-    stopped: bool
-    """By Ctrl-C; then the turn is not part of the conversation."""
-
-
-class Conversation:
-    """A conversation with one model; the thinking of earlier answers is not sent again."""
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        model: str,
-        sampling: Sampling,
-        policy: RetryPolicy,
-        system: str | None = None,
-    ) -> None:
-        self.endpoint = endpoint
-        self.model = model
-        self.sampling = sampling
-        self.policy = policy
-        self.reset(system)
-
-    def reset(self, system: str | None) -> None:
-        """Begin anew."""
-        self.system = system
-        self.messages: list[dict[str, str]] = (
-            [{"role": "system", "content": system}] if system is not None else []
-        )
-
-    def ask(self, question: str, show: Callable[[Piece], None]) -> Turn:
-        """Ask, giving each piece to `show` as it comes; an answer becomes part of the history.
-
-        ChildError when the request fails; the history is then as it was before.
-        """
-        parts: list[str] = []
-        apart: list[str] = []
-        asked = {"role": "user", "content": question}
-        started = time.perf_counter()
-        try:
-            finish_reason, first = run_interruptible(
-                self._stream([*self.messages, asked], parts, apart, show)
-            )
-            stopped = False
-        except KeyboardInterrupt as stop:
-            if signal.SIGTERM in stop.args:
-                raise
-            finish_reason, first, stopped = None, None, True
-        seconds = time.perf_counter() - started
-        answer, reasoning = split_think("".join(parts), "".join(apart))
-        if answer is not None and not stopped:
-            self.messages += [asked, {"role": "assistant", "content": answer}]
-        return Turn(question, answer, reasoning, finish_reason, first, seconds, stopped)
-
-    async def _stream(
-        self,
-        messages: list[dict[str, str]],
-        parts: list[str],
-        apart: list[str],
-        show: Callable[[Piece], None],
-    ) -> tuple[str | None, float | None]:
-        """Fill `parts` and `apart`; gives the finish reason and the seconds to the first text."""
-        body = {
-            "model": self.model,
-            "messages": messages,
-            "max_tokens": self.sampling.max_tokens,
-            "temperature": self.sampling.temperature,
-            **self.endpoint.extra,
-        }
-        splitter = ThinkStream()
-        finish_reason, first = None, None
-        started = time.perf_counter()
-        async with Client(self.endpoint, self.policy) as client:
-            async for delta in client.stream(body):
-                if first is None and (delta.content or delta.reasoning):
-                    first = time.perf_counter() - started
-                parts.append(delta.content)
-                apart.append(delta.reasoning)
-                finish_reason = delta.finish_reason or finish_reason
-                if delta.reasoning:
-                    show(Piece("reasoning", delta.reasoning))
-                for piece in splitter.feed(delta.content):
-                    show(piece)
-        for piece in splitter.close():
-            show(piece)
-        return finish_reason, first
-
-
-class Screen:
-    """Prints an answer while it comes; thinking is dim on a terminal and left out elsewhere."""
-
-    def __init__(self, console: Console) -> None:
-        self.stream = sys.stderr if console.json_output else sys.stdout
-        self.colour = self.stream.isatty()
-        self._kind = "answer"
-
-    def show(self, piece: Piece) -> None:
-        """Print one piece."""
-        if piece.kind == "reasoning" and (not self.colour or not piece.text.strip()):
-            return
-        if self.colour and piece.kind != self._kind:
-            self.stream.write("\x1b[2m" if piece.kind == "reasoning" else "\x1b[0m\n")
-        self._kind = piece.kind
-        self.stream.write(piece.text)
-        self.stream.flush()
-
-    def end(self, turn: Turn) -> None:
-        """End the answer's line, and say why if there is none."""
-        if self.colour and self._kind == "reasoning":
-            self.stream.write("\x1b[0m")
-        self._kind = "answer"
-        self.stream.write("\n")
-        if turn.stopped:
-            print("(stopped; this turn is not kept)", file=sys.stderr)
-        elif turn.answer is None:
-            print("(no answer: the thinking never ended; raise --max-tokens)", file=sys.stderr)
-        elif turn.finish_reason == "length":
-            print("(cut at --max-tokens)", file=sys.stderr)
-        self.stream.flush()
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Talk; 0 the end was reached, 3 the endpoint failed."""
     parser = make_parser(
         "eval/chat.py",
-        f"Talk with a served model; answers stream in.\n\nIn the chat:\n{_HELP}",
+        "Talk with a served model; answers stream in. Two --endpoint answer side by side.\n\n"
+        f"In the chat:\n{_HELP}",
         _EXAMPLES,
     )
-    add_endpoint_flags(parser)
+    add_endpoint_flags(parser, several=True)
     parser.add_argument("--system", help="the system prompt")
     asked = parser.add_mutually_exclusive_group()
     asked.add_argument("--input", metavar="TEXT", help="ask this one question and leave")
@@ -194,32 +67,156 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(parser, _body, argv)
 
 
+class Chat:
+    """The conversations with all models, and with which of them one talks now."""
+
+    def __init__(self, talks: Sequence[Talk], console: Console) -> None:
+        self.talks = list(talks)
+        self.active = list(talks)
+        self.console = console
+        self.screen = SideBySide(console) if len(talks) > 1 else Screen(console)
+
+    def ask(self, question: str) -> list[Turn]:
+        """Ask the active models and show what comes."""
+        self.screen.begin([talk.label for talk in self.active])
+        turns: list[Turn] = []
+        try:
+            turns = ask(self.active, question, self.screen.show)
+        finally:
+            self.screen.end(turns)
+        return turns
+
+    def obey(self, line: str) -> list[Turn]:
+        """Carry out a `/command`; the turns that it made."""
+        word, _, rest = line.partition(" ")
+        rest, note = rest.strip(), self.console.note
+        if word == "/help":
+            note(_HELP)
+        elif word == "/reset":
+            for talk in self.talks:
+                talk.reset(talk.system)
+            note("(forgotten)")
+        elif word == "/system" and rest:
+            for talk in self.talks:
+                talk.reset(rest)
+            note("(system prompt set, conversation forgotten)")
+        elif word == "/model":
+            self._choose(rest)
+        elif word == "/retry":
+            return self._again()
+        elif word == "/save" and rest:
+            self._save(rest)
+        else:
+            note(f"no command {line!r}\n{_HELP}")
+        return []
+
+    def _again(self) -> list[Turn]:
+        questions = [talk.take_back() for talk in self.active]
+        question = next((found for found in questions if found is not None), None)
+        if question is None:
+            self.console.note("(nothing to ask again)")
+            return []
+        return self.ask(question)
+
+    def _choose(self, name: str) -> None:
+        """Talk with one of the labels or all, or with another model of the same server."""
+        labels = [talk.label for talk in self.talks]
+        if name in ("all", "both"):
+            self.active = list(self.talks)
+        elif name in labels and len(labels) > 1:
+            self.active = [talk for talk in self.talks if talk.label == name]
+        elif name or len(labels) == 1:
+            for talk in self.active:
+                served = run_interruptible(_models(talk))
+                if name in served:
+                    talk.model = name
+                elif name or len(labels) == 1:
+                    self.console.note(f"{talk.label} serves: {', '.join(served)}")
+        for talk in self.talks:
+            mark = "*" if talk in self.active else " "
+            self.console.note(f"{mark} {talk.label}: {talk.model} at {talk.endpoint.base_url}")
+
+    def _save(self, words: str) -> None:
+        """Save as a case or as a row; `words` is a file, with a label where several answer."""
+        name, _, label = words.rpartition(" ")
+        chosen = [talk for talk in self.active if talk.label == label] if name else []
+        path = Path(name if chosen else words)
+        if not chosen and len(self.active) > 1:
+            labels = " or ".join(talk.label for talk in self.active)
+            self.console.note(f"(whose answer? /save {path} {labels})")
+            return
+        messages = (chosen or self.active)[0].messages
+        if not messages or messages[-1]["role"] != "assistant":
+            self.console.note("(nothing to save yet)")
+            return
+        try:
+            if path.suffix in (".yaml", ".yml"):
+                case = add_case(path, messages[:-1], messages[-1]["content"])
+                self.console.note(f"(saved to {path} as the case {case})")
+                return
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
+        except (OSError, InputError) as error:
+            self.console.note(f"(not saved: {error})")
+        else:
+            self.console.note(f"(saved to {path})")
+
+
+async def _models(talk: Talk) -> list[str]:
+    async with Client(talk.endpoint, talk.policy) as client:
+        return await client.models()
+
+
 def _body(args: argparse.Namespace, console: Console) -> Done:
-    [endpoint] = endpoints_of(args, [args.endpoint], "chat")
+    if not args.endpoint:
+        raise InputError("which server?", remedy="--endpoint http://127.0.0.1:8000/v1")
+    endpoints = endpoints_of(args, args.endpoint, "chat")
     questions = _given_questions(args)
     policy = policy_of(args)
-    model = run_interruptible(find_model(endpoint, policy))
-    talk = Conversation(endpoint, model, sampling_of(args), policy, args.system)
-    screen = Screen(console)
+    talks = [
+        Talk(
+            endpoint,
+            run_interruptible(find_model(endpoint, policy)),
+            sampling_of(args),
+            policy,
+            args.system,
+        )
+        for endpoint in endpoints
+    ]
+    chat = Chat(talks, console)
     # Ctrl-C at the prompt only warns; a request to end the process must end the chat.
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _leave)
     turns: list[Turn] = []
     if questions is None:
-        console.note(f"{model} at {endpoint.base_url}; /help lists commands")
-        turns = list(_interactive(talk, screen, console))
+        for talk in talks:
+            console.note(f"{talk.model} at {talk.endpoint.base_url}; /help lists commands")
+        turns = list(_interactive(chat))
     for question in questions or []:
         if args.fresh:
-            talk.reset(args.system)
+            for talk in talks:
+                talk.reset(args.system)
         if args.file is not None:
-            print(f"> {question}", file=screen.stream)
-        turn = talk.ask(question, screen.show)
-        screen.end(turn)
-        turns.append(turn)
-        if turn.stopped:
+            print(f"> {question}", file=chat.screen.stream)
+        answered = chat.ask(question)
+        turns += answered
+        _refuse(answered)
+        if any(turn.stopped for turn in answered):
             raise KeyboardInterrupt
-    document = {"model": model, "turns": [turn._asdict() for turn in turns]}
+    document = {
+        "model": talks[0].model,
+        "models": {talk.label: talk.model for talk in talks},
+        "turns": [{**turn._asdict(), "error": turn.error and str(turn.error)} for turn in turns],
+    }
     return Done(document, 4 if any(turn.answer is None for turn in turns) and questions else 0)
+
+
+def _refuse(turns: Sequence[Turn]) -> None:
+    """Raise what every model failed with."""
+    errors = [turn.error for turn in turns if turn.error is not None]
+    if errors and len(errors) == len(turns):
+        raise errors[0]
 
 
 def _leave(signum: int, frame: FrameType | None) -> NoReturn:
@@ -237,23 +234,21 @@ def _given_questions(args: argparse.Namespace) -> list[str] | None:
     return None
 
 
-def _interactive(talk: Conversation, screen: Screen, console: Console) -> Iterator[Turn]:
+def _interactive(chat: Chat) -> Iterator[Turn]:
     """Read lines until the end; a failed request is told and the chat goes on."""
-    for line in _typed(console):
-        if line.startswith("/"):
-            if line == "/quit":
-                return
-            _obey(line, talk, console)
-            continue
+    for line in _typed(chat.console):
+        if line == "/quit":
+            return
         try:
-            turn = talk.ask(line, screen.show)
+            turns = chat.obey(line) if line.startswith("/") else chat.ask(line)
         except PalmswiftError as error:
-            console.note(f"error: {error}")
+            chat.console.note(f"error: {error}")
             if not sys.stdin.isatty():
                 raise
             continue
-        screen.end(turn)
-        yield turn
+        yield from turns
+        if not sys.stdin.isatty():
+            _refuse(turns)
 
 
 def _typed(console: Console) -> Iterator[str]:
@@ -278,38 +273,6 @@ def _typed(console: Console) -> Iterator[str]:
         warned = False
         if line:
             yield line
-
-
-def _obey(line: str, talk: Conversation, console: Console) -> None:
-    """Carry out a `/command`."""
-    word, _, rest = line.partition(" ")
-    rest = rest.strip()
-    if word == "/help":
-        console.note(_HELP)
-    elif word == "/reset":
-        talk.reset(talk.system)
-        console.note("(forgotten)")
-    elif word == "/system" and rest:
-        talk.reset(rest)
-        console.note("(system prompt set, conversation forgotten)")
-    elif word == "/save" and rest:
-        _save(talk.messages, Path(rest), console)
-    else:
-        console.note(f"no command {line!r}\n{_HELP}")
-
-
-def _save(messages: list[dict[str, Any]], path: Path, console: Console) -> None:
-    if not messages or messages[-1]["role"] != "assistant":
-        console.note("(nothing to save yet)")
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
-    except OSError as error:
-        console.note(f"(not saved: {error})")
-    else:
-        console.note(f"(saved to {path})")
 
 
 if __name__ == "__main__":

@@ -247,7 +247,7 @@ def _file(path: Path) -> Path:
         return path
     from palmswift.launchers.run_folder import find_run
 
-    if path.suffix:
+    if path.suffix or (len(path.parts) > 1 and path.parent.name != "runs"):
         raise InputError(f"{path}: no such file")
     report = find_run(path.name).evaluation / JSON_NAME
     if not report.is_file():

@@ -62,7 +62,7 @@ class Comparison(_Model):
     answers: int
     """Pairs of answers: cases times repeats."""
     left_out: int
-    """Pairs without a reply, or not gradable, at either model."""
+    """Pairs without a reply, or with one that could not be judged, at either model."""
     base: float | None
     tuned: float | None
     difference: float | None
@@ -145,8 +145,9 @@ def measure_of(answers: Iterable[ScoredAnswer], plan: SuitePlan) -> str:
         names.update(answer.scores)
         if answer.score is not None:
             names.add("score")
+    # A judge comes last: it may agree with nobody. `primary` can name it.
     judged = sorted(name for name in names if name.startswith("judge."))
-    return next((name for name in (*judged, *_LIKED) if name in names), "pass_rate")
+    return next((name for name in (*_LIKED, *judged) if name in names), "pass_rate")
 
 
 def pair(
@@ -160,14 +161,18 @@ def pair(
     A pair is the answers of both models to the same case and repeat. `clusters` gives the case
     that another counts as: the turns of one conversation are no independent cases.
     """
-    first = {(a.case, a.repeat): value_of(a, measure) for a in base}
+    first = {(a.case, a.repeat): a for a in base}
     found: dict[str, list[tuple[float, float]]] = {}
     left_out: dict[str, int] = {}
     for answer in tuned:
-        before, after = first.get((answer.case, answer.repeat)), value_of(answer, measure)
+        other = first.get((answer.case, answer.repeat))
+        before = value_of(other, measure) if other is not None else None
+        after = value_of(answer, measure)
         unit = clusters.get(answer.case, answer.case)
         if before is None or after is None:
-            left_out[unit] = left_out.get(unit, 0) + 1
+            # A case that the measure is not for lacks nothing.
+            if other is None or _is_lacking(other) or _is_lacking(answer):
+                left_out[unit] = left_out.get(unit, 0) + 1
         else:
             found.setdefault(unit, []).append((before, after))
     pairs = {}
@@ -181,6 +186,10 @@ def pair(
             single=len(values) <= 1,
         )
     return pairs
+
+
+def _is_lacking(answer: ScoredAnswer) -> bool:
+    return answer.state in ("error", "not_asked") or answer.undecided
 
 
 def joined(pairs: Iterable[Pairing]) -> Pairing:

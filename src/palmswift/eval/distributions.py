@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -65,7 +65,11 @@ def _continued_fraction(x: float, a: float, b: float) -> float:
 
 def t_cdf(t: float, degrees: float) -> float:
     """Student's P(T <= t)."""
-    tail = 0.5 * beta_cdf(degrees / (degrees + t * t), degrees / 2, 0.5)
+    square = t * t
+    if square < degrees:  # the tail's form would lose digits about the middle
+        middle = 0.5 * beta_cdf(square / (degrees + square), 0.5, degrees / 2)
+        return 0.5 + math.copysign(middle, t)
+    tail = 0.5 * beta_cdf(degrees / (degrees + square), degrees / 2, 0.5)
     return tail if t < 0 else 1 - tail
 
 
@@ -93,8 +97,13 @@ def bisect(reached: Callable[[float], bool], low: float, high: float) -> float:
 
 
 def log_factorials(n: int) -> Floats:
-    """log k! for k = 0..n."""
-    return np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, n + 1)))))
+    """log k! for k = 0..n at least."""
+    return _log_factorials(max(4096, 1 << n.bit_length()))
+
+
+@cache
+def _log_factorials(size: int) -> Floats:
+    return np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, size + 1)))))
 
 
 def binomial_pmf(n: int, p: float) -> Floats:
@@ -103,7 +112,7 @@ def binomial_pmf(n: int, p: float) -> Floats:
     if p <= 0 or p >= 1:
         certain: Floats = (k == (0 if p <= 0 else n)).astype(float)
         return certain
-    logs = log_factorials(n)
+    logs = log_factorials(n)[: n + 1]
     chance: Floats = np.exp(
         logs[n] - logs - logs[::-1] + k * math.log(p) + (n - k) * math.log1p(-p)
     )

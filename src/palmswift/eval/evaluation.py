@@ -101,11 +101,19 @@ def evaluate(
         parts,
         [row for row in read_journal(path) if row.endpoint not in outcomes or row.key in wanted],
         [endpoint.label for endpoint in endpoints],
-        against,
+        _with_judges(against, out),
     )
     write_report(result, out)
     _refuse_total_failure(outcomes, out)
     return result
+
+
+def _with_judges(against: Against, out: Path) -> Against:
+    """With what a judge has said of the answers in `out`, where one was asked (eval/judge.py)."""
+    from palmswift.eval.judge_report import JUDGE_NAME, read_judge_report
+
+    path = out / JUDGE_NAME
+    return against._replace(judges=read_judge_report(path)) if path.is_file() else against
 
 
 def questions_at(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -13,6 +13,15 @@ from palmswift.eval.summary import Summary
 
 LEAST_AGREEMENT = 0.4
 """Weighted kappa with people below which a judge may not decide ("fair" in Landis and Koch)."""
+
+
+class Trust(NamedTuple):
+    """Whether a judge may decide by one rubric."""
+
+    agreement: float | None
+    """Weighted kappa with people; None: not known."""
+    doubt: str = ""
+    """Why it may not, whatever a gate allows; empty: it may."""
 
 
 class Gate(BaseModel):
@@ -91,12 +100,12 @@ def hold(
     suite: str | None = None,
     base: str | None = None,
     compare: Compare | None = None,
-    agreements: Mapping[str, float] | None = None,
+    judges: Mapping[str, Trust] | None = None,
 ) -> list[GateResult]:
     """Each gate against each endpoint it is for, in the order of the gates.
 
     `summaries` are the suite's own. `base` is the label that `max_drop` compares with; `compare`
-    is asked for `non_inferior_to`. `agreements`: each judge rubric's weighted kappa with people.
+    is asked for `non_inferior_to`. `judges`: how far a judge can be trusted by each rubric.
     """
     labels = list(dict.fromkeys(summary.endpoint for summary in summaries))
     results = []
@@ -105,7 +114,7 @@ def hold(
         relative = gate.max_drop is not None or gate.non_inferior_to is not None
         wanted = [label for label in labels if not relative or label != against]
         for label in wanted if gate.endpoint is None else [gate.endpoint]:
-            results.append(_hold_one(gate, label, summaries, suite, against, compare, agreements))
+            results.append(_hold_one(gate, label, summaries, suite, against, compare, judges))
     return results
 
 
@@ -116,7 +125,7 @@ def _hold_one(
     suite: str | None,
     against: str | None,
     compare: Compare | None,
-    agreements: Mapping[str, float] | None,
+    judges: Mapping[str, Trust] | None,
 ) -> GateResult:
     own = _summary(summaries, label, gate.tag)
     measured = own.metrics.get(gate.metric) if own is not None else None
@@ -136,7 +145,7 @@ def _hold_one(
     if own is not None and own.undecided and gate.metric == "pass_rate":
         reasons.append(f"{own.undecided} replies could not be judged")
     if gate.metric.startswith("judge."):
-        reasons += _trusted(gate, agreements or {})
+        reasons += _trusted(gate, judges or {})
     if gate.max_drop is not None and against is not None and value is not None:
         reasons += _dropped(gate, value, _value(_summary(summaries, against, gate.tag), gate))
     if gate.non_inferior_to is not None and compare is not None and value is not None:
@@ -165,13 +174,15 @@ def _absolute(gate: Gate, value: float | None) -> list[str]:
     return reasons
 
 
-def _trusted(gate: Gate, agreements: Mapping[str, float]) -> list[str]:
-    agreement = agreements.get(gate.metric.removeprefix("judge."))
-    if agreement is None:
+def _trusted(gate: Gate, judges: Mapping[str, Trust]) -> list[str]:
+    trust = judges.get(gate.metric.removeprefix("judge."))
+    if trust is None or (trust.agreement is None and not trust.doubt):
         return ["the judge has not been compared with people: rate some answers (eval/rate.py)"]
-    if agreement < gate.min_agreement:
-        return [f"the judge agrees with people by {agreement:.2f}, below {gate.min_agreement:g}"]
-    return []
+    if trust.agreement is not None and trust.agreement < gate.min_agreement:
+        return [
+            f"the judge agrees with people by {trust.agreement:.2f}, below {gate.min_agreement:g}"
+        ]
+    return [f"the judge may not decide: {trust.doubt}"] if trust.doubt else []
 
 
 def _dropped(gate: Gate, value: float, before: float | None) -> list[str]:

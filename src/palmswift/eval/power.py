@@ -54,14 +54,26 @@ def _tails(m: int, better: float, rejected: int) -> tuple[float, float]:
     if better >= 1:
         return 1.0, 0.0
     logs = log_factorials(m)
-    k = np.arange(rejected + 1)
-    ways = logs[m] - logs[k] - logs[m - k]
-    for_better, for_worse = math.log(better), math.log1p(-better)
-    few_losses = np.exp(ways + k * for_worse + (m - k) * for_better).sum()
-    few_gains = np.exp(ways + k * for_better + (m - k) * for_worse).sum()
-    return float(few_losses), float(few_gains)
+    return (
+        _lower_tail(logs, m, 1 - better, rejected),
+        _lower_tail(logs, m, better, rejected),
+    )
 
 
+def _lower_tail(logs: Floats, m: int, p: float, k: int) -> float:
+    """P(X <= k) of a binomial; terms 12 standard deviations below the mean are nothing."""
+    reach = 12 * math.sqrt(m * p * (1 - p)) + 12
+    if k > m * p + reach:
+        return 1.0
+    first = max(0, min(k, int(m * p - reach)))
+    if k < m * p - reach:
+        return 0.0
+    j = np.arange(first, k + 1)
+    terms = logs[m] - logs[j] - logs[m - j] + j * math.log(p) + (m - j) * math.log1p(-p)
+    return float(np.exp(terms).sum())
+
+
+@lru_cache(maxsize=1024)
 def mcnemar_cases(
     effect: float, differing: float, power: float = 0.8, alpha: float = 0.05
 ) -> int | None:
@@ -78,12 +90,20 @@ def mcnemar_cases(
         return None
     if n > 20_000:  # where the exact sum is slow it differs by less than one in a thousand
         return n
-    low, high = 1, max(8, n)
-    while mcnemar_power(high, effect, share, alpha) < power:
-        low, high = high, high * 2
+
+    def reached(cases: int) -> bool:
+        return mcnemar_power(cases, effect, share, alpha) >= power
+
+    # The exact test needs somewhat more than Connor's, about one case for each half of `effect`.
+    low, high, step = max(1, n - 2), n + math.ceil(2 / effect), math.ceil(2 / effect)
+    while not reached(high):
+        low, high, step = high, high + step, 2 * step
+    while low > 1 and reached(low):
+        low, high = max(1, low - step), low
+        step *= 2
     while high - low > 1:
         middle = (low + high) // 2
-        if mcnemar_power(middle, effect, share, alpha) >= power:
+        if reached(middle):
             high = middle
         else:
             low = middle

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -22,7 +22,7 @@ from palmswift.eval.comparison import (
 )
 from palmswift.eval.conversation import Case, Message
 from palmswift.eval.dialogue import Answers
-from palmswift.eval.gate import Gate, GateResult, hold
+from palmswift.eval.gate import LEAST_AGREEMENT, Gate, GateResult, Trust, hold
 from palmswift.eval.journal import Prediction
 from palmswift.eval.scoring import ScoredAnswer, score
 from palmswift.eval.several import Part, clusters_of, parts_of
@@ -32,6 +32,7 @@ from palmswift.eval.verdict import ShipVerdict, ship_verdict
 
 if TYPE_CHECKING:
     from palmswift.eval.contamination import Contamination  # numpy, when it is used
+    from palmswift.eval.judge_report import JudgeReport
 
 Leak = Literal["question", "passage", "answer"]
 
@@ -109,6 +110,19 @@ class ContaminationInfo(BaseModel):
     """Further cases of whose reference that is true; their questions are new."""
 
 
+class JudgeInfo(BaseModel):
+    """How far a judge can be trusted by one rubric."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rubric: str
+    judge: str
+    agreement: float | None
+    """Weighted kappa with people; null: not known."""
+    can_gate: bool
+    why: str
+
+
 class EvaluationReport(BaseModel):
     """`evaluation_report.json`; eval/report.schema.json is its schema."""
 
@@ -135,6 +149,8 @@ class EvaluationReport(BaseModel):
     """Each other endpoint against the first."""
     contamination: ContaminationInfo | None = None
     """Null: the training data was not given."""
+    judges: list[JudgeInfo] = []
+    """By rubric, how far the judge of `judge.RUBRIC` agrees with people."""
     cases: list[CaseResult]
 
     @property
@@ -169,8 +185,8 @@ class Against(NamedTuple):
 
     contamination: Contamination | None = None
     """What of the suites stands in the training data; None: not looked for."""
-    agreements: Mapping[str, float] | None = None
-    """Each judge rubric's weighted kappa with people."""
+    judges: JudgeReport | None = None
+    """What a judge has said of these answers, and how far it can be trusted; None: not asked."""
     options: Options = DEFAULTS
 
 
@@ -198,6 +214,10 @@ def build_report(
         for part in parts
         for answer in score(part.cases, part.suite.metrics, rows, ordered, folder=part.suite.folder)
     ]
+    if against.judges is not None:
+        from palmswift.eval.judge_report import with_judgements
+
+        scored = with_judgements(scored, against.judges.judgements)
     return report_of(parts, scored, [_endpoint(label, rows) for label in ordered], against)
 
 
@@ -250,6 +270,7 @@ def report_of(
         gates=gates,
         comparisons=_comparisons(parts, scored, labels, gates, against),
         contamination=_contamination_info(against.contamination),
+        judges=_judges(against.judges),
         cases=[
             _case(case, part.suite.name, by_case.get(case.id, []), against.contamination)
             for part in parts
@@ -283,7 +304,7 @@ def _gates(
         suite=part.suite.name,
         base=labels[0] if labels else None,
         compare=compare,
-        agreements=against.agreements,
+        judges=_trust(against.judges),
     )
 
 
@@ -318,6 +339,31 @@ def _comparisons(
         )
         for label in labels[1:]
     ]
+
+
+def _judges(found: JudgeReport | None) -> list[JudgeInfo]:
+    if found is None:
+        return []
+    return [
+        JudgeInfo(
+            rubric=rubric.rubric,
+            judge=found.judge,
+            agreement=found.agreement[rubric.rubric],
+            can_gate=rubric.can_gate,
+            why=rubric.why,
+        )
+        for rubric in found.rubrics
+    ]
+
+
+def _trust(found: JudgeReport | None) -> dict[str, Trust]:
+    """By rubric; a kappa that is too low is left to the gate's own bound."""
+    trust = {}
+    for info in _judges(found):
+        low = info.agreement is not None and info.agreement < LEAST_AGREEMENT
+        doubt = "" if info.can_gate or low else info.why
+        trust[info.rubric] = Trust(info.agreement, doubt)
+    return trust
 
 
 def _contamination_info(found: Contamination | None) -> ContaminationInfo | None:

@@ -121,9 +121,10 @@ def side_of(
         parts.append(list(_by_tag(suite, first, second, options, clusters)))
     from palmswift.eval.significance import holm
 
-    tested = [index for index, whole in enumerate(wholes) if whole.p is not None]
-    adjusted = dict(zip(tested, holm([wholes[i].p or 0.0 for i in tested]), strict=True))
-    words = [judged(whole, adjusted.get(index, 1.0), options) for index, whole in enumerate(wholes)]
+    adjusted = {index: whole.p or 0.0 for index, whole in enumerate(wholes)}
+    several = [i for i, c in enumerate(wholes) if c.p is not None and c.role != "safety"]
+    adjusted.update(zip(several, holm([adjusted[i] for i in several]), strict=True))
+    words = [judged(whole, adjusted[index], options) for index, whole in enumerate(wholes)]
     return Side(
         word=overall(words, unsafe_gates=unsafe_gates),
         comparisons=[c for whole, tags in zip(words, parts, strict=True) for c in (whole, *tags)],

@@ -170,11 +170,11 @@ def _of_size(c: Comparison) -> Iterator[Both]:
         least = amount_words(c.measure, c.visible, sign=False)
         seen = Both(
             f"{c.cases} cases show differences from {least.en} on",
-            f"{c.cases} 例能看出 {least.zh} 以上的差异",
+            f"{c.cases} 例能看出 {least.zh}以上的差异",
         )
     yield Both(
         f"{c.suite}: {seen.en}; to see {wanted.en} you need N = {needed.en} (80 % power).",
-        f"{c.suite}：{seen.zh}；要看出 {wanted.zh} 需要 N = {needed.zh}（功效 80%）。",
+        f"{c.suite}：{seen.zh}；要看出 {wanted.zh}，需要 N = {needed.zh}（功效 80%）。",
     )
 
 
