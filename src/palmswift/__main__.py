@@ -28,6 +28,7 @@ COMMANDS = {
     "batch": ("palmswift.eval.batch", "answer a file of questions"),
     "score": ("palmswift.eval.score_command", "score predictions against references"),
     "chat": ("palmswift.eval.chat", "chat with a served model"),
+    "bench": ("palmswift.eval.bench", "measure a served model under load"),
     "pipeline": ("palmswift.pipeline", "the whole job: data, training, serving, test"),
 }
 """Each word's module (its `main` takes the remaining words) and what it is for."""
