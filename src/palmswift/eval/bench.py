@@ -192,6 +192,7 @@ def _sweep(
     for number in range(args.runs):
         for each in loads:
             runs[each].append(_told(load.once(each, number), console))
+            _refuse_silence(runs)
     if objectives:
         for _ in range(args.search):
             between = _between(runs, objectives, load.open)
@@ -202,12 +203,17 @@ def _sweep(
 
 
 def _told(result: RunResult, console: Console) -> RunResult:
-    """Say how a run went; ChildError when nothing was answered."""
-    if result.errors == result.requests:
-        raise ChildError(f"all {result.requests} requests failed: {result.first_error}")
+    """Say how a run went."""
     errors = f", {result.errors} failed" if result.errors else ""
     console.note(f"{result.load:g}: {result.requests_per_second:.2f} requests/s{errors}")
     return result
+
+
+def _refuse_silence(runs: dict[float, list[RunResult]]) -> None:
+    """ChildError when the server has answered nothing so far: more load would not help."""
+    done = [result for each in runs.values() for result in each]
+    if all(result.errors == result.requests for result in done):
+        raise ChildError(f"all {done[0].requests} requests failed: {done[0].first_error}")
 
 
 def _limits(

@@ -75,11 +75,9 @@ class Amount(NamedTuple):
 
 async def closed_loop(client: Client, bodies: Bodies, users: int, amount: Amount) -> Run:
     """So many users at once."""
-    start = time.perf_counter()
-    numbers = _numbers(amount, users, start)
     shots: list[Shot] = []
 
-    async def user() -> None:
+    async def user(numbers: Iterator[int], start: float) -> None:
         for number in numbers:
             data = encoded(bodies(number), stream=True)
             sent = time.perf_counter()
@@ -89,12 +87,13 @@ async def closed_loop(client: Client, bodies: Bodies, users: int, amount: Amount
 
     async with _watched() as lags:
         cpu, began = time.process_time(), time.perf_counter()
-        await _all([user() for _ in range(users)])
+        numbers = _numbers(amount, began)
+        await _all([user(numbers, began) for _ in range(users)])
         health = _health(lags, cpu, began)
     return Run(shots, _duration(shots), health, None, None)
 
 
-def _numbers(amount: Amount, users: int, start: float) -> Iterator[int]:
+def _numbers(amount: Amount, start: float) -> Iterator[int]:
     """Numbers of requests, until enough were asked."""
     number = 0
     while True:
@@ -165,7 +164,7 @@ def timetable_of(rate: float, amount: Amount, arrivals: Arrivals, seed: int) -> 
         if amount.seconds is not None and now > amount.seconds:
             break
         times.append(now)
-        now += draw.expovariate(rate) if arrivals == "poisson" else 1 / rate
+        now = now + draw.expovariate(rate) if arrivals == "poisson" else len(times) / rate
     return times
 
 
