@@ -108,12 +108,12 @@ def cells(report: BenchReport, level: Level) -> list[str]:
         marks.append("meets SLO" if level.meets_slo else "misses SLO")
     return [
         f"{level.load:g}",
+        ", ".join(marks),
         number("requests_per_second", 1, 2),
         number("output_tokens_per_second", 1, 0),
         *(number(f"{name}_{share}", 1000, 1) for name, share in COLUMNS),
         f"{sum(per_event) / len(per_event):.2f}" if per_event else "-",
         number("error_rate", 100, 1),
-        ", ".join(marks),
     ]
 
 
@@ -133,8 +133,7 @@ COLUMNS = (
 def headings(report: BenchReport) -> list[str]:
     """The names of the columns of `cells`."""
     times = [f"{name.upper()} {share}" for name, share in COLUMNS]
-    last = ["tok/event", "errors %", ""]
-    return [unit(report), "req/s", "tok/s", *times, *last]
+    return [unit(report), "", "req/s", "tok/s", *times, "tok/event", "errors %"]
 
 
 class Curve(NamedTuple):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ class Clock:
         self._sleepers.append((self.now + seconds, future))
         return future
 
-    async def run(self, work: asyncio.Future[list[None]]) -> None:
+    async def run(self, work: asyncio.Future[Any]) -> None:
         """Let time pass until the work is done."""
         while not work.done():
             for _ in range(20):
@@ -142,3 +143,23 @@ def test_the_limit_is_never_passed_and_no_place_is_lost_when_waiters_give_up(
 def test_an_endpoint_of_its_own_limit_is_asked_by_fewer() -> None:
     assert Pace(32, Limits(concurrency=2)).limit == 2
     assert Pace(1, Limits(concurrency=2)).limit == 1
+
+
+def test_what_one_client_spent_of_the_minute_the_next_one_has_not_got() -> None:
+    clock = Clock()
+    limits = Limits(tokens_per_minute=100, requests_per_minute=60)
+    sent: list[float] = []
+
+    async def spend(pace: Pace) -> None:
+        ticket = await pace.enter(90)
+        sent.append(clock.now)
+        pace.leave(ticket, "good", 90)
+
+    async def main() -> None:
+        first = Pace(4, limits, clock=clock, sleep=clock.sleep)
+        await clock.run(asyncio.gather(spend(first)))
+        second = Pace(4, limits, before=first, clock=clock, sleep=clock.sleep)
+        await clock.run(asyncio.gather(spend(second)))
+
+    asyncio.run(main())
+    assert sent == [0.0, 60.0]

@@ -5,8 +5,20 @@ import sys
 
 
 def test_the_commands_load_nothing_heavy_before_they_need_it() -> None:
-    modules = ", ".join(f"palmswift.eval.{m}" for m in ("run", "batch", "score_command", "chat"))
-    heavy = {"torch", "transformers", "swift", "aiohttp", "sacrebleu", "jinja2", "rich", "requests"}
+    modules = ", ".join(
+        f"palmswift.eval.{m}" for m in ("run", "batch", "bench", "score_command", "chat")
+    )
+    heavy = {
+        "torch",
+        "transformers",
+        "swift",
+        "aiohttp",
+        "numpy",
+        "sacrebleu",
+        "jinja2",
+        "rich",
+        "requests",
+    }
     done = subprocess.run(
         [sys.executable, "-c", f"import sys, {modules}; print({heavy!r} & set(sys.modules))"],
         capture_output=True,
