@@ -201,6 +201,8 @@ class FakeServer:
             if plan.delay:
                 await asyncio.sleep(plan.delay)
             return await _Answer(self, request, body, plan, events).give()
+        except ConnectionResetError:  # the client has gone
+            return _json(_error("the client has gone", "client"), 499)
         finally:
             self.in_flight -= 1
             if self.keep_requests:
