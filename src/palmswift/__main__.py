@@ -24,6 +24,7 @@ COMMANDS = {
     "status": ("palmswift.deploy.status", "show the servers that run"),
     "logs": ("palmswift.deploy.logs", "show what a server has written"),
     "stop": ("palmswift.deploy.stop", "stop a detached server"),
+    "parity": ("palmswift.deploy.parity", "compare a server with the trained model"),
     "eval": ("palmswift.eval.run", "test served models with a suite"),
     "batch": ("palmswift.eval.batch", "answer a file of questions"),
     "score": ("palmswift.eval.score_command", "score predictions against references"),
