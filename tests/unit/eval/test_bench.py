@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 from support_eval import QUICK, ROOT, write_rows
 
 from palmswift.errors import InputError
+from palmswift.eval.bench import _between as between
+from palmswift.eval.bench import _limits as limits
 from palmswift.eval.bench import main
 from palmswift.eval.bench_load import Amount, Bodies, Health, Run, Shot, closed_loop, open_loop
 from palmswift.eval.bench_load import timetable_of as timetable
 from palmswift.eval.bench_report import BenchReport, bench_schema
 from palmswift.eval.bench_stats import (
+    RunResult,
     estimate,
     knee,
     meets,
@@ -274,3 +277,30 @@ def test_the_committed_schema_is_what_the_report_says() -> None:
     committed = (ROOT / "eval" / "bench.schema.json").read_text(encoding="utf-8")
     assert committed == bench_schema(), "python -m palmswift.eval.bench_report writes it anew"
     assert json.loads(committed)["title"] == "palmswift load test"
+
+
+def level(load: float, seconds: float) -> list[RunResult]:
+    """One run of a load whose only answer took so long."""
+    return [result_of(load, Run([Shot(0, 0, reply([seconds], 1))], seconds, FIT, None, None))]
+
+
+@pytest.mark.parametrize("limit", [0.4, 1, 3, 7, 20, 64, 65, 300])
+@pytest.mark.parametrize("is_open", [False, True])
+def test_closing_in_on_a_limit_ends_at_it_whatever_was_tried_first(
+    limit: float, is_open: bool
+) -> None:
+    objectives = objectives_of(["e2e_p50<=1s"])
+    runs = {load: level(load, 0.5 if load <= limit else 2.0) for load in (1.0, 8.0, 64.0)}
+    tried = 0
+    while (load := between(runs, objectives, is_open)) is not None:
+        assert load not in runs
+        runs[load] = level(load, 0.5 if load <= limit else 2.0)
+        tried += 1
+        assert tried < 20
+    met, missed = limits(runs, objectives)
+    assert missed is not None
+    assert (met or 0) <= limit < missed
+    if is_open:
+        assert missed - (met or 0) <= 0.05 * missed
+    else:
+        assert missed - (met or 0) == 1 or (met is None and missed == 1)
