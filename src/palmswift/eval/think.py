@@ -107,9 +107,10 @@ def _closing(body: str) -> int | None:
 
 
 def _joined(apart: str | None, inside: str) -> str | None:
-    """What was sent apart and what stood in the content, should a server send both."""
-    inside = inside.strip()
-    return "\n".join(part for part in (apart, inside) if part) or None
+    """What was sent apart and what stood in the content, should a server send both; the same text
+    once."""
+    parts = dict.fromkeys(part for part in (apart, inside.strip()) if part)
+    return "\n".join(parts) or None
 
 
 class Piece(NamedTuple):
