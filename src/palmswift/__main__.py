@@ -24,15 +24,18 @@ COMMANDS = {
     "status": ("palmswift.deploy.status", "show the servers that run"),
     "logs": ("palmswift.deploy.logs", "show what a server has written"),
     "stop": ("palmswift.deploy.stop", "stop a detached server"),
+    "parity": ("palmswift.deploy.parity", "compare a server with the trained model"),
     "suite": ("palmswift.eval.make_suite", "make a suite of the rows that a run held out"),
     "eval": ("palmswift.eval.run", "test served models with a suite"),
     "compare": ("palmswift.eval.compare", "say whether one model's answers are better"),
     "batch": ("palmswift.eval.batch", "answer a file of questions"),
     "score": ("palmswift.eval.score_command", "score predictions against references"),
     "perplexity": ("palmswift.eval.perplexity_command", "compare how likely models find texts"),
+    "consistency": ("palmswift.eval.consistency_command", "say how alike repeated answers are"),
     "judge": ("palmswift.eval.judge_command", "have answers rated by another model"),
     "rate": ("palmswift.eval.rate", "rate answers yourself, without knowing whose they are"),
     "chat": ("palmswift.eval.chat", "chat with a served model"),
+    "bench": ("palmswift.eval.bench", "measure a served model under load"),
     "pipeline": ("palmswift.pipeline", "the whole job: data, training, serving, test"),
 }
 """Each word's module (its `main` takes the remaining words) and what it is for."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from palmswift.eval.perplexity import Losses, Passage
@@ -89,6 +88,8 @@ def drift(found: list[Segment]) -> list[Drift]:
 
 
 def _drift(tag: str | None, group: list[Segment]) -> Drift:
+    import numpy as np
+
     base, tuned = (np.array([getattr(s, name) for s in group]) for name in ("base", "tuned"))
     changes = tuned - base
     interval = bootstrap(len(group), lambda drawn: float(changes[drawn].mean()))

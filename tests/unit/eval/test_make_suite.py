@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support_eval import ROOT, write_rows
+from support_runs import make_run
 
 from palmswift.eval.make_suite import main
 from palmswift.eval.suite import Suite, load_suite
@@ -87,3 +88,17 @@ def test_the_sample_sets_make_suites_that_load(tmp_path: Path) -> None:
         suite = load_suite(out)
         assert len(suite.cases) == 50
         assert all(case.repeats == 2 and case.assertions for case in suite.cases)
+
+
+def test_a_run_gives_the_rows_that_it_held_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path)
+    out = tmp_path / "s.yaml"
+    assert main([str(run.path), "--out", str(out)]) == 2
+    assert "no row was held out" in capsys.readouterr().err
+    run.data.mkdir(exist_ok=True)
+    write_rows(run.data / "val.jsonl", [chat("几点开门？", "八点。")])
+    assert main([str(run.path), "--out", str(out)]) == 0
+    suite = load_suite(out)
+    assert (suite.name, suite.cases[0].reference) == (run.recipe.name, "八点。")
