@@ -17,7 +17,7 @@ def answers(
     """An answer a case, passed or not; a sequence is a case's repeats, None one without a reply."""
     made = []
     for n, one in enumerate(passed):
-        repeats = list(one) if isinstance(one, (list, tuple)) else [one]
+        repeats: list[bool | None] = list(one) if isinstance(one, Sequence) else [one]
         for repeat, value in enumerate(repeats):
             made.append(
                 ScoredAnswer(

@@ -169,7 +169,7 @@ def compared(
         EndpointInfo(label=label, base_urls=[], requests=[], first_at=None, last_at=None)
         for label in shown
     ]
-    against = Against(found, None, Options(sequential=sequential))
+    against = Against(found, options=Options(sequential=sequential))
     report = report_of(parts, scored, infos, against)
     if report.comparisons[0].word == "nothing":
         raise InputError(

@@ -11,14 +11,15 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from palmswift.data.read import read_rows
 from palmswift.data.row import SourceRow
 from palmswift.eval.conversation import Case
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 WORDS, CHARACTERS = 13, 20
 Leak = Literal["question", "passage", "answer"]
@@ -32,7 +33,7 @@ _CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U000200
 _BATCH = 1 << 20
 """Characters that are searched at a time."""
 _TABLE_BITS = 22
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_FACTOR = 0x9E3779B97F4A7C15
 _SHARED = 2
 """A run of words that stands in more cases than these is a form of the suite, not a leak."""
 _RANK: dict[Leak, int] = {"question": 0, "passage": 1, "answer": 2}
@@ -95,6 +96,8 @@ class _Index:
     """The suite's texts and runs, and what of them has been found."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
+        import numpy as np
+
         self.leaks: dict[str, Leak] = {}
         self._exact: dict[str, list[tuple[str, Leak]]] = {}
         self._vocabulary: dict[str, int] = {}
@@ -128,6 +131,8 @@ class _Index:
 
     def search(self, texts: Sequence[str]) -> None:
         """Note which cases stand in these texts."""
+        import numpy as np
+
         folded = _folded(_END.join(texts))
         bare = _NOISE.sub("", folded)
         for text in self._exact.keys() & set(bare.split(_END)):
@@ -169,19 +174,24 @@ def _distinct(grams: dict[Any, dict[str, Leak]]) -> dict[Any, dict[str, Leak]]:
 
 def _hashes(values: npt.NDArray[np.uint64], length: int) -> npt.NDArray[np.uint64]:
     """A hash of each run of `length` along the last axis."""
+    import numpy as np
+
     count = values.shape[-1] - length + 1
+    factor = np.uint64(_FACTOR)
     total = np.zeros((*values.shape[:-1], count), dtype=np.uint64)
     for offset in range(length):
-        total *= _FACTOR
+        total *= factor
         total += values[..., offset : offset + count]
     total ^= total >> np.uint64(32)
-    total *= _FACTOR
+    total *= factor
     total >>= np.uint64(64 - _TABLE_BITS)
     return total
 
 
 def _table(grams: npt.NDArray[np.uint64], length: int) -> npt.NDArray[np.bool_]:
     """Which hashes occur."""
+    import numpy as np
+
     table = np.zeros(1 << _TABLE_BITS, dtype=np.bool_)
     if len(grams):
         table[_hashes(grams, length)[:, 0]] = True
@@ -192,6 +202,8 @@ def _candidates(
     values: npt.NDArray[np.uint64], length: int, table: npt.NDArray[np.bool_]
 ) -> list[int]:
     """Where a run begins whose hash occurs."""
+    import numpy as np
+
     if len(values) < length:
         return []
     return [int(place) for place in np.flatnonzero(table[_hashes(values, length)])]

@@ -9,11 +9,13 @@ import math
 from collections.abc import Callable
 from functools import cache, lru_cache
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+    Floats = npt.NDArray[np.float64]
 
 _NORMAL = NormalDist()
 _TINY = 1e-300
@@ -103,11 +105,15 @@ def log_factorials(n: int) -> Floats:
 
 @cache
 def _log_factorials(size: int) -> Floats:
+    import numpy as np
+
     return np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, size + 1)))))
 
 
 def binomial_pmf(n: int, p: float) -> Floats:
     """P(X = k) for k = 0..n."""
+    import numpy as np
+
     k = np.arange(n + 1)
     if p <= 0 or p >= 1:
         certain: Floats = (k == (0 if p <= 0 else n)).astype(float)

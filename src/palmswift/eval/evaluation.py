@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from palmswift.errors import ChildError
+from palmswift.errors import ChildError, InputError
 from palmswift.eval.asking import Asker, find
 from palmswift.eval.conversation import Case
 from palmswift.eval.dialogue import Answers, depths
@@ -20,12 +21,15 @@ from palmswift.eval.report import (
     PREDICTIONS_NAME,
     Against,
     EvaluationReport,
+    MeasuredDrift,
     build_report,
 )
 from palmswift.eval.report_files import write_report
 from palmswift.eval.retry import RetryPolicy
 from palmswift.eval.several import parts_of
 from palmswift.eval.suite import Suite
+
+DRIFT_NAME = "drift.json"
 
 
 class EvalRun(BaseModel):
@@ -101,19 +105,37 @@ def evaluate(
         parts,
         [row for row in read_journal(path) if row.endpoint not in outcomes or row.key in wanted],
         [endpoint.label for endpoint in endpoints],
-        _with_judges(against, out),
+        with_findings(against, out),
     )
     write_report(result, out)
     _refuse_total_failure(outcomes, out)
     return result
 
 
-def _with_judges(against: Against, out: Path) -> Against:
-    """With what a judge has said of the answers in `out`, where one was asked (eval/judge.py)."""
+def with_findings(against: Against, out: Path) -> Against:
+    """With what eval/judge.py and eval/perplexity.py have left in `out`, where they were run."""
     from palmswift.eval.judge_report import JUDGE_NAME, read_judge_report
 
-    path = out / JUDGE_NAME
-    return against._replace(judges=read_judge_report(path)) if path.is_file() else against
+    if (out / JUDGE_NAME).is_file():
+        against = against._replace(judges=read_judge_report(out / JUDGE_NAME))
+    if (out / DRIFT_NAME).is_file():
+        against = against._replace(drift=_drift(out / DRIFT_NAME))
+    return against
+
+
+def _drift(path: Path) -> MeasuredDrift | None:
+    """The change over all passages in a file of `eval/perplexity.py --out`; None: of one model."""
+    from palmswift.eval.drift import Drift
+
+    try:
+        document = json.loads(path.read_bytes())
+        if not document.get("drift"):
+            return None
+        return MeasuredDrift(
+            document["models"][1]["label"], Drift.model_validate(document["drift"][0])
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not the numbers of eval/perplexity.py: {error}") from error
 
 
 def questions_at(

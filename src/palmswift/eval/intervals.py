@@ -6,18 +6,18 @@ benchmarks/eval_statistics simulates how often each covers the truth; its record
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, NamedTuple
 
 from palmswift.eval.distributions import (
-    Floats,
     bisect,
     normal_cdf,
     normal_quantile,
     t_quantile,
 )
 from palmswift.eval.significance import Paired
+
+if TYPE_CHECKING:
+    from palmswift.eval.distributions import Floats
 
 _RESAMPLES = 10_000
 _FEW = 50
@@ -83,6 +83,8 @@ def bootstrap_interval(
     kind of rare differences. When all differences are equal, the ends are as far off as a share of
     cases could still differ unseen.
     """
+    import numpy as np
+
     n = len(differences)
     mean = float(differences.mean())
     spread = float(differences.std())
@@ -99,6 +101,8 @@ def bootstrap_interval(
 
 def _bca(differences: Floats, mean: float, z: float, seed: int) -> tuple[float, float]:
     """The bootstrap quantiles at the levels of -z and z, corrected for bias and acceleration."""
+    import numpy as np
+
     means = _resampled_means(differences, seed)
     tolerance = 1e-12 * max(1.0, abs(mean))
     below = (means < mean - tolerance).mean() + 0.5 * (np.abs(means - mean) <= tolerance).mean()
@@ -113,6 +117,8 @@ def _bca(differences: Floats, mean: float, z: float, seed: int) -> tuple[float, 
 
 
 def _resampled_means(differences: Floats, seed: int) -> Floats:
+    import numpy as np
+
     n = len(differences)
     generator = np.random.default_rng(seed)
     step = max(1, _CELLS // n)

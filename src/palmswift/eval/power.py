@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from palmswift.eval.distributions import (
-    Floats,
     binomial_pmf,
     bisect,
     log_factorials,
@@ -16,6 +14,9 @@ from palmswift.eval.distributions import (
     normal_quantile,
     t_quantile,
 )
+
+if TYPE_CHECKING:
+    from palmswift.eval.distributions import Floats
 
 _NEGLIGIBLE = 1e-12
 """Probability of numbers of differing cases that are left out of the sum."""
@@ -28,6 +29,8 @@ def mcnemar_power(n: int, effect: float, differing: float, alpha: float = 0.05) 
     `differing`: the share of cases at which the two models differ, at least |effect|. Exact: summed
     over how many cases differ, with the rejection region of each number.
     """
+    import numpy as np
+
     share = min(1.0, max(differing, abs(effect)))
     if share == 0:
         return 0.0
@@ -46,6 +49,8 @@ def mcnemar_power(n: int, effect: float, differing: float, alpha: float = 0.05) 
 @lru_cache(maxsize=65536)
 def _critical(m: int, alpha: float) -> int:
     """The largest k for which k against m - k is significant; -1 if none is."""
+    import numpy as np
+
     return int((2 * np.cumsum(binomial_pmf(m, 0.5)[: m // 2 + 1]) <= alpha).sum()) - 1
 
 
@@ -62,6 +67,8 @@ def _tails(m: int, better: float, rejected: int) -> tuple[float, float]:
 
 def _lower_tail(logs: Floats, m: int, p: float, k: int) -> float:
     """P(X <= k) of a binomial; terms 12 standard deviations below the mean are nothing."""
+    import numpy as np
+
     reach = 12 * math.sqrt(m * p * (1 - p)) + 12
     if k > m * p + reach:
         return 1.0

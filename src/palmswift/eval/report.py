@@ -32,6 +32,7 @@ from palmswift.eval.verdict import ShipVerdict, ship_verdict
 
 if TYPE_CHECKING:
     from palmswift.eval.contamination import Contamination  # numpy, when it is used
+    from palmswift.eval.drift import Drift
     from palmswift.eval.judge_report import JudgeReport
 
 Leak = Literal["question", "passage", "answer"]
@@ -180,6 +181,14 @@ class EvaluationReport(BaseModel):
         return next((v for v in self.comparisons if v.tuned_label == label), None)
 
 
+class MeasuredDrift(NamedTuple):
+    """What eval/perplexity.py found of two models on ordinary text."""
+
+    label: str
+    """The model that was held against the other."""
+    drift: Drift
+
+
 class Against(NamedTuple):
     """What answers are held against besides their suites."""
 
@@ -187,6 +196,8 @@ class Against(NamedTuple):
     """What of the suites stands in the training data; None: not looked for."""
     judges: JudgeReport | None = None
     """What a judge has said of these answers, and how far it can be trusted; None: not asked."""
+    drift: MeasuredDrift | None = None
+    """How ordinary text fares; None: not measured."""
     options: Options = DEFAULTS
 
 
@@ -331,13 +342,26 @@ def _comparisons(
             clusters=clusters_of(parts),
             leaked=known.known_questions if known else frozenset(),
             checked_files=known.files if known else [],
-            failed_safety_gates=[
-                f"{gate.suite}: {gate.gate.metric}: {'; '.join(gate.reasons)}"
-                for gate in gates
-                if gate.state == "failed" and gate.suite in safety and gate.endpoint == label
+            alarms=[
+                *(
+                    f"gate of {gate.suite}: {gate.gate.metric}: {'; '.join(gate.reasons)}"
+                    for gate in gates
+                    if gate.state == "failed" and gate.suite in safety and gate.endpoint == label
+                ),
+                *_forgetting(against.drift, label),
             ],
         )
         for label in labels[1:]
+    ]
+
+
+def _forgetting(found: MeasuredDrift | None, label: str) -> list[str]:
+    if found is None or found.label != label or found.drift.verdict != "forgetting":
+        return []
+    d = found.drift
+    return [
+        f"ordinary text costs {d.change:+.2f} bits per byte more "
+        f"(95 % interval {d.low:+.2f} to {d.high:+.2f}, {d.n} passages)"
     ]
 
 

@@ -126,7 +126,8 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
         sampling=sampling_of(args),
         policy=policy_of(args),
     )
-    against = Against(_leaks(suites, args.training), None, Options(sequential=args.sequential))
+    known = _leaks(suites, args.training)
+    against = Against(known, options=Options(sequential=args.sequential))
     ask = _sequentially if args.sequential else _at_once
     try:
         report = ask(suites, endpoints, args.out, settings, against, console)

@@ -8,11 +8,10 @@ sides, are averaged; for single passes and fails the average is the beta mixture
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from palmswift.eval.distributions import Floats
+if TYPE_CHECKING:
+    from palmswift.eval.distributions import Floats
 
 _STAKES = 64
 """Gauss-Legendre nodes on (-1, 1): the average over them is exact up to 127 differing cases."""
@@ -34,6 +33,8 @@ def evidence(differences: Floats, alpha: float = 0.05, *, largest: float = 1.0) 
 
     `largest` is how far a difference can go; ValueError for one that goes further.
     """
+    import numpy as np
+
     scaled = np.asarray(differences, dtype=float) / largest
     if not len(scaled):
         return Evidence(1.0, 1.0, None)

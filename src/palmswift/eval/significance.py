@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
+from palmswift.eval.distributions import binomial_pmf
 
-from palmswift.eval.distributions import Floats, binomial_pmf
+if TYPE_CHECKING:
+    from palmswift.eval.distributions import Floats
 
 _FLIPS = 20_000
 """Random sign flips where all of them are too many; the smallest p is then 1 in so many."""
@@ -60,6 +61,8 @@ def sign_flip_p(differences: Floats, seed: int = 0) -> float:
     can all be counted (few cases that differ, or shares of few repeats), else by 20,000 random
     flips. Equals McNemar's exact p for single passes and fails.
     """
+    import numpy as np
+
     found = differences[np.abs(differences) > 0]
     if not len(found):
         return 1.0
@@ -89,6 +92,8 @@ def paired_p(pairs: Paired) -> float:
 
 def _lattice(found: Floats) -> list[int] | None:
     """The differences as whole numbers of 1/R for the least R that fits; None without one."""
+    import numpy as np
+
     for repeats in range(1, _LATTICE + 1):
         steps = found * repeats
         whole = np.rint(steps)
@@ -99,6 +104,8 @@ def _lattice(found: Floats) -> list[int] | None:
 
 def _convolved_p(steps: Sequence[int]) -> float:
     """As `sign_flip_p`, with the exact distribution of the sum of +-steps."""
+    import numpy as np
+
     total = sum(map(abs, steps))
     chance = np.zeros(2 * total + 1)
     chance[total] = 1.0

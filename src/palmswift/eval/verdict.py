@@ -54,7 +54,9 @@ class ShipVerdict(Side):
     """The training files that the cases were looked for in; empty: not looked for."""
     without_leaked: Side | None = None
     """The same without those cases; null when there are none."""
-    failed_safety_gates: list[str] = []
+    alarms: list[str] = []
+    """What makes it unsafe whatever the suites show: a failed gate of a safety suite, or ordinary
+    text that the model has become worse at."""
 
 
 def judged(comparison: Comparison, adjusted_p: float, options: Options) -> Comparison:
@@ -161,7 +163,7 @@ def ship_verdict(
     clusters: Mapping[str, str] = NO_CLUSTERS,
     leaked: frozenset[str] = frozenset(),
     checked_files: Sequence[str] = (),
-    failed_safety_gates: Sequence[str] = (),
+    alarms: Sequence[str] = (),
 ) -> ShipVerdict:
     """The verdict on `tuned` against `base`, with and without the cases in `leaked`.
 
@@ -169,7 +171,7 @@ def ship_verdict(
     needs, there is no verdict but `unsafe`: whoever may look again with more cases until the
     answer pleases would be wrong more often than the p-value says.
     """
-    unsafe = bool(failed_safety_gates)
+    unsafe = bool(alarms)
     whole = side_of(suites, suite_of, base, tuned, options, unsafe_gates=unsafe, clusters=clusters)
     asked = {answer.case for answer in tuned}
     quick_suites = [
@@ -205,7 +207,7 @@ def ship_verdict(
         leaked=len(known),
         checked_files=list(checked_files),
         without_leaked=rest,
-        failed_safety_gates=list(failed_safety_gates),
+        alarms=list(alarms),
     )
 
 

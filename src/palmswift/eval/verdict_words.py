@@ -100,8 +100,8 @@ def sentences(verdict: ShipVerdict) -> Iterator[Both]:
     for comparison in verdict.comparisons:
         if comparison.tag is None:
             yield from _of_suite(comparison)
-    for gate in verdict.failed_safety_gates:
-        yield Both(f"Safety gate failed: {gate}.", f"安全门槛未通过：{gate}。")
+    for alarm in verdict.alarms:
+        yield Both(f"Alarm: {alarm}.", f"警报：{alarm}。")
     yield from _of_training(verdict)
     if verdict.word == "quick":
         yield Both(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 from support_eval import QUICK, arithmetic, suite_of, sums
 
-from palmswift.errors import ChildError
+from palmswift.errors import ChildError, InputError
 from palmswift.eval.endpoint import Endpoint
 from palmswift.eval.engine import Sampling
 from palmswift.eval.evaluation import EvalRun, evaluate
@@ -34,8 +35,10 @@ def test_base_and_tuned_meet_in_one_report_of_one_folder(tmp_path: Path) -> None
     assert shares == [0.0, 1.0]
     assert report.verdict == "passed"
     names = {path.name for path in tmp_path.iterdir()}
-    assert names >= {"predictions.jsonl", "predictions.fingerprints.json"} | {
-        f"evaluation_report.{kind}" for kind in ("json", "csv", "html")
+    assert names == {
+        *("predictions.jsonl", "predictions.fingerprints.json"),
+        *(f"evaluation_report.{kind}" for kind in ("json", "csv", "html")),
+        *("evaluation_summary.md", "evaluation_junit.xml"),
     }
 
 
@@ -123,6 +126,26 @@ def test_a_server_that_goes_away_is_not_asked_to_the_end(tmp_path: Path) -> None
     assert (report.verdict, report.summary("tuned").not_asked) == ("incomplete", 24)
     with FakeServer(RIGHT) as server:
         assert evaluate(SUITE, at(server), tmp_path, RUN).verdict == "passed"
+
+
+def test_forgetting_that_was_measured_in_the_folder_makes_the_verdict_unsafe(
+    tmp_path: Path,
+) -> None:
+    numbers = {"n": 40, "base": 1.0, "tuned": 1.3, "change": 0.3, "low": 0.2, "high": 0.4}
+    document = {
+        "models": [{"label": "base"}, {"label": "tuned"}],
+        "drift": [{"tag": None, **numbers, "verdict": "forgetting"}],
+    }
+    (tmp_path / "drift.json").write_text(json.dumps(document), encoding="utf-8")
+    with FakeServer(RIGHT) as base, FakeServer(RIGHT) as tuned:
+        evaluate(SUITE, at(base, "base"), tmp_path, RUN)
+        report = evaluate(SUITE, at(tuned, "tuned"), tmp_path, RUN)
+    [verdict] = report.comparisons
+    assert verdict.word == "unsafe"
+    assert "+0.30 bits per byte more" in verdict.alarms[0]
+    (tmp_path / "drift.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(InputError, match="not the numbers of"):
+        evaluate(SUITE, [], tmp_path, RUN)
 
 
 def test_streamed_replies_are_kept_with_their_times_and_count_as_the_same_requests(

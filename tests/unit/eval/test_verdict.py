@@ -60,7 +60,7 @@ def verdict(
         options,
         leaked=leaked,
         checked_files=["train.jsonl"] if leaked else [],
-        failed_safety_gates=failed,
+        alarms=failed,
     )
 
 
