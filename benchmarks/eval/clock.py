@@ -193,7 +193,7 @@ def in_ms(ordered: Sequence[float]) -> dict[str, float]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, write the record; 1 when a promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--waves", type=int, default=9)
+    parser.add_argument("--waves", type=int, default=5)
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -201,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "streams_at_once": STREAMS,
             "streams": streams(folder, arguments.waves),
             "timetable_100_per_second": timetable(folder),
-            "retry_after": retry_after(20),
+            "retry_after": retry_after(10),
             "mmk": queues(folder),
         }
     promises = {
