@@ -80,6 +80,14 @@ def test_rows_that_give_no_case_are_named_and_nothing_is_overwritten(
     assert main(["no-such-run", "--out", str(tmp_path / "x.yaml")]) == 2
 
 
+def test_rows_of_question_and_answer_will_do(tmp_path: Path) -> None:
+    path = write_rows(
+        tmp_path / "qa.jsonl", [{"question": "几点？", "answer": "八点", "topic": "x"}]
+    )
+    [case] = made(path).cases
+    assert (case.question, case.reference, case.tags) == ("几点？", "八点", ["x"])
+
+
 def test_the_sample_sets_make_suites_that_load(tmp_path: Path) -> None:
     for name in ("clinic/val.jsonl", "front_desk/train.jsonl"):
         out = tmp_path / "s.yaml"
