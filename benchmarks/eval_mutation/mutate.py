@@ -55,6 +55,8 @@ _LIMIT_S = 120
 """A mutant whose tests take longer has made a loop without an end: noticed."""
 _LEFT_OUT = ("VariableInserter", "VariableReplacer", "RemoveDecorator")
 """Operators that need settings of their own, or change what is checked by types alone."""
+_EXAMPLES = 20
+"""Of each property; the fixed ones, so that a mutant's fate is the same each time."""
 _READY = ("pytest", "hypothesis", "numpy", "scipy.stats", "scipy.optimize", "pydantic", "yaml")
 """Imported before the fork, to be paid once; nothing of palmswift is."""
 
@@ -150,10 +152,16 @@ def survives(module: str, source: str) -> bool:
 
 def _run_tests(module: str, source: str) -> None:
     """Run the tests in this (forked) process and end it with their exit code."""
+    import hypothesis
     import pytest
 
     code = 1
+    os.environ["CI"] = "1"  # tests/conftest.py then takes its profile of fixed examples
+    register = hypothesis.settings.register_profile
     try:
+        hypothesis.settings.register_profile = lambda name, *parents, **changed: register(  # type: ignore[method-assign]
+            name, *parents, **{**changed, "max_examples": _EXAMPLES}
+        )
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, 1)
         os.dup2(nothing, 2)
