@@ -156,20 +156,18 @@ def _run_tests(module: str, source: str) -> None:
     import pytest
 
     code = 1
-    os.environ["CI"] = "1"  # tests/conftest.py then takes its profile of fixed examples
-    register = hypothesis.settings.register_profile
+    hypothesis.settings.register_profile(
+        "mutants", derandomize=True, deadline=None, max_examples=_EXAMPLES
+    )
     try:
-        hypothesis.settings.register_profile = lambda name, *parents, **changed: register(  # type: ignore[method-assign]
-            name, *parents, **{**changed, "max_examples": _EXAMPLES}
-        )
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, 1)
         os.dup2(nothing, 2)
         path = ROOT / "src" / "palmswift" / "eval" / f"{module}.py"
         sys.meta_path.insert(0, _Finder(f"palmswift.eval.{module}", path, source))
         tests = [str(ROOT / "tests" / "unit" / "eval" / name) for name in TESTS[module]]
-        quiet = ["-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
-        code = int(pytest.main([*quiet, *tests]))
+        quiet = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile", "mutants"]
+        code = int(pytest.main([*quiet, "--rootdir", str(ROOT), *tests]))
     except BaseException:  # noqa: BLE001 (the mutant may raise anything, and is then noticed)
         code = 1
     finally:
