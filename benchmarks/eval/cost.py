@@ -140,8 +140,8 @@ def marginal(few: Cost, many: Cost, more: int) -> float:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure in interleaved rounds, print the ratios, write the record."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--requests", type=int, default=4000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=3000)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--lm-eval", metavar="PROGRAM")
     parser.add_argument("--evalscope", metavar="PROGRAM")
     arguments = parser.parse_args(argv)
@@ -154,11 +154,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 rounds.append(_round(url, count, folder))
                 print(json.dumps(rounds[-1]), flush=True)
             if arguments.lm_eval:
-                few, many = (lm_eval(arguments.lm_eval, url, n, folder) for n in (20, 520))
-                others["lm_eval"] = _other(few, many, 500)
+                few, many = (lm_eval(arguments.lm_eval, url, n, folder) for n in (20, 1520))
+                others["lm_eval"] = _other(few, many, 1500)
             if arguments.evalscope:
-                few, many = (evalscope(arguments.evalscope, url, n, folder) for n in (50, 550))
-                others["evalscope_perf"] = _other(few, many, 500)
+                few, many = (evalscope(arguments.evalscope, url, n, folder) for n in (50, 1050))
+                others["evalscope_perf"] = _other(few, many, 1000)
     summary = {key: round(statistics.median(r[key] for r in rounds), 3) for key in rounds[0]}
     for other in others.values():
         base = "stream_cpu_ms" if other is others.get("evalscope_perf") else "cpu_ms"
