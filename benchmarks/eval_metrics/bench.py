@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -130,7 +131,8 @@ def rouge_l(texts: Sequence[str], length: int) -> dict[str, Any]:
 
 
 def rows(texts: Sequence[str], count: int) -> dict[str, Any]:
-    """Wall time of eval/score.py over `count` rows, from start to exit."""
+    """Time of eval/score.py over `count` rows, from start to exit: on the wall, and of all its
+    processes together."""
     pairs = pairs_of(texts, 60, count)
     with tempfile.TemporaryDirectory() as folder:
         answers, references = Path(folder) / "a.jsonl", Path(folder) / "r.jsonl"
@@ -142,15 +144,19 @@ def rows(texts: Sequence[str], count: int) -> dict[str, Any]:
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         words = [sys.executable, str(ROOT / "eval/score.py"), "--predictions", str(answers)]
         words += ["--references", str(references), "--metrics", *METRICS]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         started = time.perf_counter()
         subprocess.run(words, check=True, capture_output=True)
         seconds = time.perf_counter() - started
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {
         "rows": count,
         "characters_a_text": round(statistics.fmean(len(of) for _, of in pairs)),
         "metrics": list(METRICS),
         "seconds": round(seconds, 2),
-        "milliseconds_a_row": round(seconds / count * 1000, 3),
+        "processor_seconds": round(processor, 2),
+        "processor_milliseconds_a_row": round(processor / count * 1000, 3),
     }
 
 

@@ -55,6 +55,8 @@ _LIMIT_S = 120
 """A mutant whose tests take longer has made a loop without an end: noticed."""
 _LEFT_OUT = ("VariableInserter", "VariableReplacer", "RemoveDecorator")
 """Operators that need settings of their own, or change what is checked by types alone."""
+_EXAMPLES = 20
+"""Of each property; the fixed ones, so that a mutant's fate is the same each time."""
 _READY = ("pytest", "hypothesis", "numpy", "scipy.stats", "scipy.optimize", "pydantic", "yaml")
 """Imported before the fork, to be paid once; nothing of palmswift is."""
 
@@ -150,9 +152,13 @@ def survives(module: str, source: str) -> bool:
 
 def _run_tests(module: str, source: str) -> None:
     """Run the tests in this (forked) process and end it with their exit code."""
+    import hypothesis
     import pytest
 
     code = 1
+    hypothesis.settings.register_profile(
+        "mutants", derandomize=True, deadline=None, max_examples=_EXAMPLES
+    )
     try:
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, 1)
@@ -160,8 +166,8 @@ def _run_tests(module: str, source: str) -> None:
         path = ROOT / "src" / "palmswift" / "eval" / f"{module}.py"
         sys.meta_path.insert(0, _Finder(f"palmswift.eval.{module}", path, source))
         tests = [str(ROOT / "tests" / "unit" / "eval" / name) for name in TESTS[module]]
-        quiet = ["-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
-        code = int(pytest.main([*quiet, *tests]))
+        quiet = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile", "mutants"]
+        code = int(pytest.main([*quiet, "--rootdir", str(ROOT), *tests]))
     except BaseException:  # noqa: BLE001 (the mutant may raise anything, and is then noticed)
         code = 1
     finally:

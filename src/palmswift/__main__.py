@@ -36,9 +36,11 @@ COMMANDS = {
     "batch": ("palmswift.eval.batch", "answer a file of questions"),
     "score": ("palmswift.eval.score_command", "score predictions against references"),
     "perplexity": ("palmswift.eval.perplexity_command", "compare how likely models find texts"),
+    "consistency": ("palmswift.eval.consistency_command", "say how alike repeated answers are"),
     "judge": ("palmswift.eval.judge_command", "have answers rated by another model"),
     "rate": ("palmswift.eval.rate", "rate answers yourself, without knowing whose they are"),
     "chat": ("palmswift.eval.chat", "chat with a served model"),
+    "bench": ("palmswift.eval.bench", "measure a served model under load"),
     "pipeline": ("palmswift.pipeline", "the whole job: data, training, serving, test"),
 }
 """Each word's module (its `main` takes the remaining words) and what it is for."""

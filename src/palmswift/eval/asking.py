@@ -20,6 +20,7 @@ from palmswift.eval.fingerprint import (
 )
 from palmswift.eval.journal import Journal, RequestKey, read_journal
 from palmswift.eval.loop import run_interruptible
+from palmswift.eval.pace import Pace
 from palmswift.eval.retry import RetryPolicy
 
 
@@ -35,6 +36,8 @@ class Found(NamedTuple):
     model: str
     fingerprint: Fingerprint | None
     """Null when none was to be taken."""
+    pace: Pace
+    """What was spent of the endpoint's limits to find out."""
 
 
 def find(endpoint: Endpoint, policy: RetryPolicy, *, fingerprint: bool = True) -> Found:
@@ -51,7 +54,7 @@ async def _find(endpoint: Endpoint, policy: RetryPolicy, fingerprint: bool) -> F
     async with Client(endpoint, policy) as client:
         model = await client.model()
         taken = await take(client, model) if fingerprint and endpoint.fingerprint else None
-        return Found(endpoint, model, taken)
+        return Found(endpoint, model, taken, client.pace)
 
 
 class Asker:
@@ -74,7 +77,7 @@ class Asker:
         self._report = report
         self._note = note
         self._journal = Journal(path)
-        self._marks: dict[str, int] = {}
+        self._paces: dict[str, Pace] = {}
 
     def __enter__(self) -> Asker:
         self._journal.__enter__()
@@ -93,6 +96,7 @@ class Asker:
         """The model to ask. Answers under its label that are another model's are set aside, so that
         the file has one model a label; with `fresh`, all of them."""
         endpoint, taken = found.endpoint, found.fingerprint
+        self._paces[endpoint.label] = found.pace
         known = self._known.recognised(taken) if taken is not None else None
         if known is not None and known.level != "weights":
             self._tell_weakness(endpoint, known)
@@ -158,11 +162,13 @@ class Asker:
         if total is None:
             assert isinstance(questions, Sequence)
             total = len(questions)
+        label = target.endpoint.label
         known = self._known.get(target.fingerprint)
         safe_until = self._journal.size
 
         async def check(client: Client) -> None:
             nonlocal safe_until
+            self._paces[label] = client.pace
             if known is not None and not await _is_still(known, client, target.model):
                 raise ModelChanged(
                     f"endpoint {target.endpoint.label} at {target.endpoint.base_url}: the model "
@@ -183,11 +189,11 @@ class Asker:
                     self.policy,
                     self.concurrency,
                     self._report,
-                    check if known is not None else None,
+                    check,
+                    self._paces.get(label),
                 )
             )
         except ModelChanged:
-            label = target.endpoint.label
             aside = self._journal.set_aside(lambda row: row.endpoint == label, since=safe_until)
             if aside is not None:
                 self._note(f"{aside.rows} answers of unclear origin are kept in {aside.path} only")

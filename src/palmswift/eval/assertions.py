@@ -30,7 +30,7 @@ class Demand(BaseModel):
 
 
 class Exact(Demand):
-    """The answer is this text, outer whitespace apart."""
+    """The answer is `value` or, without it, one of the references; outer whitespace apart."""
 
     kind: Literal["exact"]
     value: str | None = None
@@ -71,7 +71,7 @@ class NotContains(Demand):
 
 
 class Regex(Demand):
-    """The pattern (Python's `re`, `.` without line breaks) is found anywhere in the answer."""
+    """The pattern (Python's `re`) is found in the answer, or is the `whole` of it."""
 
     kind: Literal["regex"]
     pattern: Word
@@ -118,7 +118,8 @@ class JsonSchema(Demand):
 
 
 class Number(Demand):
-    """The answer names this number, in digits or Chinese numerals (1,080 · 三百二十 · 75%)."""
+    """The answer's last, first or any number is `value`, within `tolerance` or a `relative` share
+    of it; in digits, Chinese numerals or English words (1,080 · 三百二十 · 75% · eight)."""
 
     kind: Literal["number"]
     value: float = Field(allow_inf_nan=False)
@@ -145,12 +146,12 @@ class Choice(Demand):
 
 
 class Length(Demand):
-    """The answer is so long."""
+    """The answer is from `min` to `max` long, in chars (Unicode code points), words (English words
+    and Chinese ones), tokens (as the server counted them, so not when it thought) or lines."""
 
     kind: Literal["length"]
     unit: Literal["chars", "words", "tokens", "lines"] = "chars"
-    """`chars`: Unicode code points; `words`: English words and Chinese words (jieba);
-    `tokens`: as the server counted them, so not when it thought; `lines`: that are not empty."""
+    """Chinese words are jieba's; empty lines do not count."""
     min: int | None = Field(default=None, ge=0)
     max: int | None = Field(default=None, ge=0)
 
@@ -230,7 +231,8 @@ class Similarity(Demand):
 
 
 class MetricBound(Demand):
-    """One of the answer's metrics against the case's references is within bounds."""
+    """One of the answer's metrics against the case's references is from `min` to `max`, in the
+    metric's own scale."""
 
     kind: Literal["metric"]
     name: Annotated[str, Field(json_schema_extra={"enum": sorted(PER_ANSWER)})]

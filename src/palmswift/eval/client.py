@@ -57,10 +57,18 @@ class Client:
     would go with them.
     """
 
-    def __init__(self, endpoint: Endpoint, policy: RetryPolicy, *, concurrency: int = 8) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        policy: RetryPolicy,
+        *,
+        concurrency: int = 8,
+        before: Pace | None = None,
+    ) -> None:
+        """`before` is the pace of a client that asked the same endpoint until now."""
         self.endpoint = endpoint
         self.policy = policy
-        self.pace = Pace(concurrency, endpoint.limits)
+        self.pace = Pace(concurrency, endpoint.limits, before=before)
         self.server_time: float | None = None
         """What the server's clock said when its models were asked for, in seconds since 1970."""
         self._key = endpoint.key()

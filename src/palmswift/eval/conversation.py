@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from palmswift.eval.assertions import Assertion, needs_reference
+from palmswift.eval.hashes import canonical_json
 
 
 def _encodable(text: str) -> str:
@@ -159,5 +159,4 @@ def content_id(document: Any) -> str:
 
 def canonical_hash(document: Any) -> str:
     """SHA-256, in hex, of the document as JSON with sorted keys."""
-    text = json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical_json(document)).hexdigest()

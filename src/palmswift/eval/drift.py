@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from palmswift.data.read import read_rows
+from palmswift.data.row import Rejection
+from palmswift.errors import InputError, Problem
 from palmswift.eval.perplexity import Losses, Passage
 from palmswift.eval.resample import bootstrap
-from palmswift.files import read_jsonl
 from palmswift.paths import project_root
 
+_SHOWN = 5
 ALARM = 0.1
 """Bits per byte more that cannot be passed over: a perplexity that is a third higher, at four bytes
 a token."""
@@ -56,12 +58,49 @@ class GeneralText(NamedTuple):
     tags: dict[str, list[str]]
 
 
+class _Row(BaseModel):
+    """A passage as it stands in a file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str = Field(min_length=1)
+    prompt: str
+    text: str = Field(min_length=1)
+    tags: list[str] = Field(default_factory=list)
+
+
 def general_text(path: Path | None = None) -> GeneralText:
     """The passages of a JSONL file of id, prompt, text, tags; null: those that come with us."""
-    rows = list(read_jsonl(path or project_root() / "eval/texts/general.jsonl"))
+    file = path or project_root() / "eval/texts/general.jsonl"
+    rows: dict[str, _Row] = {}
+    problems: list[Problem] = []
+    for row in read_rows(file):
+        if isinstance(row, Rejection):
+            problems.append(Problem(row.detail, str(row.place)))
+            continue
+        try:
+            found = _Row.model_validate(row.value)
+        except ValidationError as error:
+            said = "; ".join(
+                f"{e['loc'][0]}: {e['msg']}" if e["loc"] else e["msg"] for e in error.errors()
+            )
+            problems.append(Problem(said, str(row.place)))
+            continue
+        if found.id in rows:
+            problems.append(Problem(f"the id {found.id!r} was given before", str(row.place)))
+        rows[found.id] = found
+    if problems or not rows:
+        raise InputError(
+            f"{file}: {len(problems)} row(s) are no passages",
+            problems[:_SHOWN],
+            remedy='a row is {"id": ..., "prompt": ..., "text": ..., "tags": [...]}',
+        )
     return GeneralText(
-        [Passage(r["id"], [{"role": "user", "content": r["prompt"]}], r["text"]) for r in rows],
-        {row["id"]: row.get("tags", []) for row in rows},
+        [
+            Passage(row.id, [{"role": "user", "content": row.prompt}], row.text)
+            for row in rows.values()
+        ],
+        {row.id: row.tags for row in rows.values()},
     )
 
 
@@ -89,6 +128,8 @@ def drift(found: list[Segment]) -> list[Drift]:
 
 
 def _drift(tag: str | None, group: list[Segment]) -> Drift:
+    import numpy as np
+
     base, tuned = (np.array([getattr(s, name) for s in group]) for name in ("base", "tuned"))
     changes = tuned - base
     interval = bootstrap(len(group), lambda drawn: float(changes[drawn].mean()))

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from palmswift.errors import InputError
 from palmswift.eval.document import read_yaml, validated
+from palmswift.eval.models_config import endpoints_of, is_models_config
 from palmswift.eval.pace import Limits
 
 _TAILS = ("/chat/completions", "/completions", "/models")
@@ -86,9 +87,12 @@ class EndpointList(BaseModel):
 
 
 def load_endpoints(path: Path) -> list[Endpoint]:
-    """The endpoints of a YAML file (`endpoints: [{label, base_url, ...}]`)."""
+    """The endpoints of a YAML file (`endpoints: [{label, base_url}]`) or a models_config.json."""
     known = [*EndpointList.model_fields, *Endpoint.model_fields, *Limits.model_fields]
-    return validated(EndpointList, read_yaml(path), known).endpoints
+    document = read_yaml(path)
+    if is_models_config(document):
+        document = document._replace(value=endpoints_of(document))
+    return validated(EndpointList, document, known).endpoints
 
 
 def parse_endpoints(

@@ -15,11 +15,18 @@ from palmswift.eval.client import Client
 from palmswift.eval.conversation import canonical_hash
 from palmswift.eval.endpoint import Endpoint
 from palmswift.eval.journal import Journal, Prediction, RequestError, RequestKey
+from palmswift.eval.pace import Pace
 from palmswift.eval.reply import Failure, Reply, Route
 from palmswift.eval.retry import RetryPolicy
 
 _CHECK_SECONDS = 60.0
 """After so long the model is looked at again, to see that it is still the same."""
+
+_BETWEEN_RETURNS = 10.0
+"""Seconds before a server that was away once more is looked at again for it."""
+
+_AWAY = ("unreachable", "dropped")
+"""What a server that ends, or is started anew, does to requests."""
 
 
 class Sampling(BaseModel):
@@ -108,15 +115,17 @@ async def ask_all(
     concurrency: int,
     report: Callable[[Progress], None],
     check: Callable[[Client], Awaitable[None]] | None = None,
+    before: Pace | None = None,
 ) -> Outcome:
     """Ask what is not in `answered` yet; each finished request is a row of the journal.
 
     When `concurrency` (at least 5) requests in a row cannot reach the server, the rest is left
     unasked. `check` is awaited with nothing in flight: at the end, every minute, and after the
-    server was away; what it raises ends the asking.
+    server was away; what it raises ends the asking. `before` is the pace at which the endpoint was
+    asked until now.
     """
     state = _State(target, questions, total, answered, sampling)
-    async with Client(target.endpoint, policy, concurrency=concurrency) as client:
+    async with Client(target.endpoint, policy, concurrency=concurrency, before=before) as client:
         while state.go_on():
             await _segment(state, client, journal, concurrency, report)
             if check is not None and state.unchecked and not state.is_gone(concurrency):
@@ -182,6 +191,7 @@ class _State:
         """Replies since the model was looked at last."""
         self.first_error: str | None = None
         self._came_back = False
+        self._returned_at = float("-inf")
         self._began = 0.0
         self._open = self._unanswered(questions, answered)
         self._next = next(self._open, None)
@@ -229,16 +239,24 @@ class _State:
     def count(self, outcome: Reply | Failure) -> None:
         """Note what came of a request."""
         self.asked += 1
-        away = any(failure.kind == "unreachable" for failure in outcome.retried)
+        away = any(failure.kind in _AWAY for failure in outcome.retried)
         if isinstance(outcome, Reply):
-            self._came_back = self._came_back or away or self.unreachable > 0
+            if away or self.unreachable:
+                self._notice_return()
             self.unreachable = 0
             self.unchecked += 1
             return
         self.errors += 1
         self.first_error = self.first_error or outcome.message
-        gone = outcome.kind in ("unreachable", "dropped")
-        self.unreachable = self.unreachable + 1 if gone else 0
+        self.unreachable = self.unreachable + 1 if outcome.kind in _AWAY else 0
+
+    def _notice_return(self) -> None:
+        """The server answers again. One that drops connections all the time is not looked at each
+        time."""
+        now = time.monotonic()
+        if now - self._returned_at > _BETWEEN_RETURNS:
+            self._came_back = True
+            self._returned_at = now
 
     def outcome(self) -> Outcome:
         return Outcome(self.reused, self.asked, self.errors, self.not_asked, self.first_error)

@@ -86,7 +86,7 @@ class FakeServer:
         """Of every request that came, in order; names in lower case."""
         self.served: list[Served] = []
         self.most_at_once = 0
-        self._in_flight = 0
+        self.in_flight = 0
         self._asked: Counter[str] = Counter()
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -191,8 +191,8 @@ class FakeServer:
         if self.keep_requests:
             self.requests.append(body)
             self.headers.append({k.lower(): v for k, v in request.headers.items()})
-        self._in_flight += 1
-        self.most_at_once = max(self.most_at_once, self._in_flight)
+        self.in_flight += 1
+        self.most_at_once = max(self.most_at_once, self.in_flight)
         events: list[float] = []
         try:
             plan = self._plan(body)
@@ -201,8 +201,10 @@ class FakeServer:
             if plan.delay:
                 await asyncio.sleep(plan.delay)
             return await _Answer(self, request, body, plan, events).give()
+        except ConnectionResetError:  # the client has gone
+            return _json(_error("the client has gone", "client"), 499)
         finally:
-            self._in_flight -= 1
+            self.in_flight -= 1
             if self.keep_requests:
                 ended = time.perf_counter()
                 self.served.append(Served(_question(body), arrived, events, ended))

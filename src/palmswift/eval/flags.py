@@ -73,7 +73,7 @@ def add_sampling_flags(parser: argparse.ArgumentParser, *, max_tokens: int = 256
 
 
 def add_asking_flags(parser: argparse.ArgumentParser) -> None:
-    """`--concurrency`, `--attempts`, the limits a minute, and `--no-fingerprint`."""
+    """`--concurrency`, `--attempts`, the limits a minute, `--stream` and `--no-fingerprint`."""
     parser.add_argument(
         "--concurrency",
         type=whole,
@@ -86,6 +86,11 @@ def add_asking_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tokens-per-minute", type=positive, metavar="N", help="the same, for tokens"
+    )
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="have replies streamed, so that the time to the first token is kept",
     )
     parser.add_argument(
         "--no-fingerprint",
@@ -132,8 +137,9 @@ def endpoints_of(args: argparse.Namespace, words: list[str], label: str) -> list
 
 
 def sampling_of(args: argparse.Namespace) -> Sampling:
-    """What `--max-tokens` and `--temperature` say."""
-    return Sampling(max_tokens=args.max_tokens, temperature=args.temperature)
+    """What `--max-tokens`, `--temperature` and `--stream` say."""
+    stream = getattr(args, "stream", False)
+    return Sampling(max_tokens=args.max_tokens, temperature=args.temperature, stream=stream)
 
 
 def policy_of(args: argparse.Namespace) -> RetryPolicy:

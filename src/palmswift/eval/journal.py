@@ -18,7 +18,6 @@ from palmswift.errors import InputError
 from palmswift.eval.retry import FailureKind
 from palmswift.eval.timing import Timings
 
-_SYNC_ROWS = 32
 _SYNC_SECONDS = 1.0
 
 
@@ -96,8 +95,9 @@ class RequestKey(NamedTuple):
 class Journal:
     """Appends rows to a file that one process at a time may write; use as a context manager.
 
-    A row is with the operating system when `append` returns, so a killed process loses none; it is
-    on the disk after 32 rows, or at the first row a second after the last time.
+    A row is with the operating system when `append` returns, so that a killed process loses none.
+    What was appended is forced to the disk at the first row a second after the last time, and at
+    the end: a machine that loses its power loses a second's rows, which are asked again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -106,7 +106,6 @@ class Journal:
     def __enter__(self) -> Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file, self.size = self._open(self.path)
-        self._unsynced = 0
         self._synced_at = time.monotonic()
         return self
 
@@ -150,10 +149,9 @@ class Journal:
                 os.ftruncate(self._file, self.size)
             raise
         self.size += len(data)
-        self._unsynced += 1
-        if self._unsynced >= _SYNC_ROWS or time.monotonic() - self._synced_at > _SYNC_SECONDS:
+        if time.monotonic() - self._synced_at > _SYNC_SECONDS:
             os.fsync(self._file)
-            self._unsynced, self._synced_at = 0, time.monotonic()
+            self._synced_at = time.monotonic()
 
     def set_aside(
         self, unwanted: Callable[[Prediction], bool], *, since: int = 0

@@ -14,6 +14,12 @@ from palmswift.command import Console, Done, make_parser, run
 from palmswift.data.read import read_rows
 from palmswift.data.row import Rejection
 from palmswift.errors import InputError
+from palmswift.eval.answer_files import (
+    ANSWER_KEYS,
+    QUESTION_KEYS,
+    REFERENCE_KEYS,
+    first_text,
+)
 from palmswift.eval.conversation import Message, content_id, messages_of
 from palmswift.eval.flags import whole
 from palmswift.eval.suite import load_suite
@@ -95,7 +101,7 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
         raise InputError(
             f"{path}: no row gives a case"
             + "".join(f"\n  {why}" for why in made.left_out[:_SHOWN]),
-            remedy='rows are {"messages": [..., {"role": "assistant", "content": ...}]}',
+            remedy="rows have `messages` that end with an answer, or `question` and `answer`",
         )
     cases = made.cases[: args.max_cases]
     demand = _demand(args.demand, args.min)
@@ -179,14 +185,19 @@ def cases_of_file(path: Path, tag_column: str | None = None, *, own_answers: boo
 
 def _case(row: Any, tag_column: str | None, own_answers: bool) -> tuple[dict[str, Any], str | None]:
     """A row's case, and its system prompt; ValueError says what the row lacks."""
-    turns = row.get("messages") if isinstance(row, dict) else None
+    fields = row if isinstance(row, dict) else {}
+    turns = fields.get("messages")
     if not isinstance(turns, list):
-        raise ValueError("the row has no `messages`")
+        question = first_text(fields, QUESTION_KEYS)
+        answer = first_text(fields, (*REFERENCE_KEYS, *ANSWER_KEYS))
+        if question is None or answer is None:
+            raise ValueError("the row has neither `messages` nor `question` and `answer`")
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     messages = messages_of(turns)
     system = messages[0].content if messages and messages[0].role == "system" else None
     if len(messages) < 2 or messages[-1].role != "assistant" or messages[-2].role != "user":
         raise ValueError("it does not end with a question and its answer")
-    tags = _tags(row, tag_column)
+    tags = _tags(fields, tag_column)
     if own_answers and _alternates(messages):
         return _dialogue(messages, tags), system
     asked = messages[:-1]

@@ -7,6 +7,7 @@ so that the score of any group of answers is a sum.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import lru_cache
@@ -162,8 +163,28 @@ class BleuCounts(NamedTuple):
 
 
 def bleu_tokens(text: str, name: BleuTokenizer) -> list[str]:
-    """The text as sacrebleu cuts it."""
+    """The text as sacrebleu cuts it.
+
+    Its `zh` rules but those for `.`, `,` and `-` look at one character at a time; a table of the
+    characters that it sets apart is five times faster than its expressions.
+    """
+    if name == "zh" and not _BY_NEIGHBOURS.search(text):
+        return text.translate(_APART).split()
     return _tokenizer(name)(text.rstrip()).split()
+
+
+class _Apart(dict[int, str]):
+    """For str.translate: each character as sacrebleu's `zh` leaves it, asked when it comes up."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        alone = _tokenizer("zh")(f"a{character}a").split() == ["a", character, "a"]
+        self[code] = f" {character} " if alone else character
+        return self[code]
+
+
+_APART = _Apart()
+_BY_NEIGHBOURS = re.compile("[.,-]")
 
 
 @lru_cache(maxsize=_KEPT)
@@ -199,7 +220,8 @@ def grams(tokens: Sequence[str], order: int) -> Counter[Any]:
 
 def _shared(first: Counter[Any], second: Counter[Any]) -> int:
     """How many items the two have in common, each as often as both have it."""
-    return sum(min(first[item], second[item]) for item in first.keys() & second.keys())
+    common = first.keys() & second.keys()
+    return sum(map(min, map(first.__getitem__, common), map(second.__getitem__, common)))
 
 
 def bleu_of(counts: BleuCounts) -> float:

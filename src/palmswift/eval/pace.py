@@ -42,9 +42,11 @@ class Pace:
         concurrency: int,
         limits: Limits | None = None,
         *,
+        before: Pace | None = None,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
+        """`before` has asked the same endpoint: what it spent of the minute is spent."""
         limits = limits or Limits()
         self.limit = min(concurrency, limits.concurrency or concurrency)
         self.window = float(self.limit)
@@ -54,12 +56,12 @@ class Pace:
         self.waited = 0.0
         """Seconds that requests were held back for rates and Retry-After, added up."""
         self._gap = 60 / limits.requests_per_minute if limits.requests_per_minute else 0.0
-        self._next = 0.0
+        self._next: float = before._next if before is not None else 0.0
         self._tokens = limits.tokens_per_minute
-        self._spent: deque[list[float]] = deque()
-        self._mean = 0.0
-        self._replies = 0
-        self._quiet_until = 0.0
+        self._spent: deque[list[float]] = before._spent if before is not None else deque()
+        self._mean: float = before._mean if before is not None else 0.0
+        self._replies: int = before._replies if before is not None else 0
+        self._quiet_until: float = before._quiet_until if before is not None else 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._clock = clock
         self._sleep = sleep

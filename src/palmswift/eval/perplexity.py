@@ -183,27 +183,52 @@ def loss_from_logprobs(passage: Passage, rows: Rows) -> Loss:
     prompt, whole = (_told(rows.get((passage.id, part))) for part in (_PROMPT, _WHOLE))
     if len(whole) <= len(prompt):
         raise Unusable("the text has no token of its own in the template")
-    if [token for token, _ in whole[: len(prompt)]] != [token for token, _ in prompt]:
+    if [token.id for token in whole[: len(prompt)]] != [token.id for token in prompt]:
         raise Unusable("the prompt's tokens do not begin the conversation's")
-    own = [logprob for _, logprob in whole[len(prompt) :]]
-    return _loss(passage, own)
+    own = _without_thinking(whole[len(prompt) :], passage.text)
+    return _loss(passage, [token.logprob for token in own])
 
 
-def _told(row: Prediction | None) -> list[tuple[str, float | None]]:
-    """The prompt's tokens and their log-probabilities; the first has none."""
+def _without_thinking(tokens: Sequence[_Token], text: str) -> Sequence[_Token]:
+    """The tokens without the empty thinking that Qwen3's template puts before a last answer, though
+    the prompt did not end with it (thinking is on): it is the template's, not the text's."""
+    seen = ""
+    for position, token in enumerate(tokens):
+        if seen == _NO_THINKING and not text.startswith(_NO_THINKING):
+            return tokens[position:]
+        if not _NO_THINKING.startswith(seen):
+            break
+        seen += token.text
+    return tokens
+
+
+class _Token(NamedTuple):
+    """A token of a prompt, as vLLM tells of it."""
+
+    id: str
+    text: str
+    """Empty where the server does not say."""
+    logprob: float | None
+    """None of the first."""
+
+
+def _told(row: Prediction | None) -> list[_Token]:
+    """The prompt's tokens and their log-probabilities."""
     if row is None:
         raise Unusable("not asked")
     if row.error is not None:
         raise Unusable(row.error.message)
     if not row.prompt_logprobs:
         raise Unusable("the server's reply has no prompt_logprobs")
-    told: list[tuple[str, float | None]] = []
+    told: list[_Token] = []
     for position, entry in enumerate(row.prompt_logprobs):
         if entry is None and position == 0:
-            told.append(("", None))
+            told.append(_Token("", "", None))
         elif isinstance(entry, dict) and len(entry) == 1:
             [(token, of)] = entry.items()
-            told.append((token, float(of["logprob"] if isinstance(of, dict) else of)))
+            known = of if isinstance(of, dict) else {"logprob": of}
+            text = known.get("decoded_token") or ""
+            told.append(_Token(token, text, float(known["logprob"])))
         else:
             raise Unusable("the server tells of other tokens than the prompt's")
     return told

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 DRAWS = 2000
 _FEWEST = 2
@@ -34,6 +35,8 @@ def bootstrap(
     The unit is what is independent of the others: a prompt with all its repeats, an answer with
     all its ratings. None: fewer than two units, or most draws have no value.
     """
+    import numpy as np
+
     if units < _FEWEST:
         return None
     generator = np.random.default_rng(seed)
@@ -48,5 +51,7 @@ def bootstrap(
 
 def mean_interval(values: list[float], *, draws: int = DRAWS, seed: int = 0) -> Interval | None:
     """The interval of a mean."""
+    import numpy as np
+
     array = np.asarray(values)
     return bootstrap(len(values), lambda drawn: float(array[drawn].mean()), draws=draws, seed=seed)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 OPEN, CLOSE = "<think>", "</think>"
-# A reply whose opening tag was part of the prompt: the closing tag stands on a line of its own.
-_BARE_CLOSE = re.compile(rf"(?:\A|\n)[ \t]*{CLOSE}[ \t]*(?:\n|\Z)")
+_CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
+_QUOTED = re.compile(r"[\"'“‘「『《]</?think>[\"'”’」』》]")
+_TAG = re.compile(r"</?think>")
+
+ThinkState = Literal["none", "empty", "whole", "unclosed"]
+"""No thinking, an empty block, thinking that ended, thinking that was cut before it ended."""
 
 
 class Thought(NamedTuple):
@@ -19,25 +24,93 @@ class Thought(NamedTuple):
     """The thinking; None when there was none, or only whitespace."""
 
 
+class ThinkStats(NamedTuple):
+    """How much a reply thought before it answered."""
+
+    state: ThinkState
+    reasoning_chars: int
+    answer_chars: int
+
+    @property
+    def share(self) -> float | None:
+        """The thinking's part of all characters; None of an empty reply."""
+        total = self.reasoning_chars + self.answer_chars
+        return self.reasoning_chars / total if total else None
+
+
 def split_think(content: str | None, reasoning: str | None = None) -> Thought:
     """The answer in `content`, without the thinking that some servers leave in it.
 
     `reasoning` is what the server sent apart (`reasoning_content` or `reasoning`). ms-swift's
-    hybrid Qwen3 template begins the content with an empty `<think>` block.
+    hybrid Qwen3 template begins the content with an empty `<think>` block. A block ends at the tag
+    that closes it: blocks within it, and tags in code or quotation marks, belong to it. A closing
+    tag alone ends thinking whose opening tag stood in the prompt. Whole blocks in the middle of an
+    answer are text of the answer.
     """
     apart = (reasoning or "").strip() or None
     text = content or ""
     body = text.lstrip()
     if body.startswith(OPEN):
-        inside, closed, after = body[len(OPEN) :].partition(CLOSE)
-        thought = inside.strip() or apart
-        return Thought(after.lstrip("\r\n") if closed else None, thought)
-    bare = _BARE_CLOSE.search(text)
-    if bare and OPEN not in text:
-        return Thought(text[bare.end() :].lstrip("\r\n"), text[: bare.start()].strip() or apart)
+        end = _closing(body)
+        if end is None:
+            return Thought(None, _joined(apart, body[len(OPEN) :]))
+        answer = body[end + len(CLOSE) :].lstrip("\r\n")
+        return Thought(answer, _joined(apart, body[len(OPEN) : end]))
+    first = next(_tags(text), None)
+    if first is not None and first.group() == CLOSE:
+        inside = text[: first.start()]
+        return Thought(text[first.end() :].lstrip("\r\n"), _joined(apart, inside))
     if apart is not None and not text.strip():
         return Thought(None, apart)
     return Thought(text, apart)
+
+
+def think_stats(content: str | None, reasoning: str | None = None) -> ThinkStats:
+    """How long thinking and answer of a reply are, in characters."""
+    thought = split_think(content, reasoning)
+    inside = len(thought.reasoning or "")
+    state: ThinkState
+    if thought.answer is None:
+        state = "unclosed"
+    elif inside:
+        state = "whole"
+    else:
+        state = "empty" if len(thought.answer) < len((content or "").strip()) else "none"
+    return ThinkStats(state, inside, len(thought.answer or ""))
+
+
+def _tags(text: str) -> Iterator[re.Match[str]]:
+    """The tags that are not in code or quotation marks."""
+    quoted = [match.span() for pattern in (_CODE, _QUOTED) for match in pattern.finditer(text)]
+    for tag in _TAG.finditer(text):
+        if not any(start < tag.start() < end for start, end in quoted):
+            yield tag
+
+
+def _closing(body: str) -> int | None:
+    """Where the tag stands that closes the block which `body` opens with; None: there is none.
+
+    Blocks may stand in it. Where they do not match, as when the thinking speaks of `<think>`, the
+    last closing tag counts; and one that seems to be quoted, where there is no other.
+    """
+    depth = 0
+    last = None
+    for tag in _tags(body):
+        depth += 1 if tag.group() == OPEN else -1
+        if tag.group() == CLOSE:
+            last = tag.start()
+            if depth == 0:
+                return last
+    if last is None and CLOSE in body:
+        last = body.rindex(CLOSE)
+    return last
+
+
+def _joined(apart: str | None, inside: str) -> str | None:
+    """What was sent apart and what stood in the content, should a server send both; the same text
+    once."""
+    parts = dict.fromkeys(part for part in (apart, inside.strip()) if part)
+    return "\n".join(parts) or None
 
 
 class Piece(NamedTuple):
@@ -48,7 +121,11 @@ class Piece(NamedTuple):
 
 
 class ThinkStream:
-    """Tells thinking from answer while a reply streams in; tags may be cut anywhere."""
+    """Tells thinking from answer while a reply streams in; tags may be cut anywhere.
+
+    The first closing tag ends the thinking, since what follows is not known yet; should the
+    thinking have quoted the tag, `split_think` of the whole reply knows better.
+    """
 
     def __init__(self) -> None:
         self._state: Literal["start", "thinking", "gap", "answer"] = "start"

@@ -44,6 +44,9 @@ class Wish(NamedTuple):
     pip_only: bool = False
     fresh: bool = False
     """Delete what quickstart.py made before, and make it anew."""
+    if_possible: frozenset[str] = frozenset()
+    """Extras that are left out where only uv could install them and there is none, and beside a
+    CUDA build."""
 
 
 class _Torch(NamedTuple):
@@ -57,6 +60,9 @@ class _Torch(NamedTuple):
 def ensure(environment: Environment, wish: Wish, console: Console) -> None:
     """Install if the wished extras are not there yet; a finished environment stays as it is."""
     extras = BASE_EXTRAS | wish.extras
+    if environment.stamp().get("build") == "cpu" and not wish.pip_only:
+        places = (shutil.which("uv"), str(environment.bin / "uv"))
+        extras |= wish.if_possible if any(map(_usable_uv, places)) else frozenset()
     if environment.lacks(extras):
         _install_once(environment, wish, console, lambda: environment.lacks(extras))
 
@@ -131,6 +137,8 @@ class _Install:
         self.settings = pip_settings(self.base_python)
         self.uv = "" if self.wish.pip_only else _usable_uv(shutil.which("uv"))
         self._make()
+        if self.uv and not self.gpu:
+            self.extras |= self.wish.if_possible
         if "vllm" in self.extras and not (self.gpu or self.uv):
             raise InputError("vLLM on a CPU can only be installed by uv", remedy="install uv")
         self._install_torch()

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
-from support_eval import arithmetic, prediction
+from support_eval import arithmetic, prediction, write_suite
 
 from palmswift.eval.consistency import (
     agreement_of,
@@ -14,7 +16,10 @@ from palmswift.eval.consistency import (
     pass_all_k,
     pass_at_k,
 )
+from palmswift.eval.consistency_command import main
+from palmswift.eval.fake_server import FakeServer, Plan
 from palmswift.eval.journal import RequestError
+from palmswift.eval.run import main as run_suite
 from palmswift.eval.scoring import score
 
 
@@ -83,3 +88,35 @@ def test_without_repeats_there_is_nothing_to_say() -> None:
 def test_greedy_answers_that_change_under_load_are_named_with_where_they_part() -> None:
     [found] = differing({"a": "休诊。", "b": "好", "c": "x"}, {"a": "休息。", "b": "好"})
     assert (found.case, found.same) == ("a", 1)
+
+
+def test_the_command_tells_of_repeats_without_sending_and_of_greedy_answers_under_load(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = write_suite(tmp_path / "s.yaml", 4)
+    document = json.loads(suite.read_text())
+    for case in document["cases"]:
+        case["repeats"] = 3
+    suite.write_text(json.dumps(document))
+    turns = {
+        f"{n}+1?": [Plan(str(n + 1)), Plan(str(n + 1)), Plan("?" if n else "1")] for n in range(4)
+    }
+    out = tmp_path / "out"
+    with FakeServer(turns) as server:
+        words = ["--suite", str(suite), "--out", str(out), "--endpoint", server.base_url]
+        run_suite([*words, "--no-fingerprint"])
+    capsys.readouterr()
+    predictions = str(out / "predictions.jsonl")
+    assert main(["--suite", str(suite), "--predictions", predictions, "--json"]) == 0
+    [found] = json.loads(capsys.readouterr().out)["endpoints"]
+    assert found["flaky"] == ["sum-1", "sum-2", "sum-3"]
+    assert found["agreement"]["value"] == pytest.approx((1 + 3 * (1 / 3)) / 4)
+    steady = {f"{n}+1?": Plan("same") for n in range(4)}
+    with FakeServer(steady) as server:
+        assert main(["--suite", str(suite), "--endpoint", server.base_url]) == 0
+    shaky: dict[str, Plan | list[Plan]] = {**steady, "2+1?": [Plan("休诊。"), Plan("休息。")]}
+    with FakeServer(shaky) as server:
+        assert main(["--suite", str(suite), "--endpoint", server.base_url]) == 1
+        assert {body["temperature"] for body in server.requests} == {0.0}
+    assert "sum-2: they part after 1 characters" in capsys.readouterr().out
+    assert main(["--suite", str(suite)]) == 2

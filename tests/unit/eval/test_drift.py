@@ -83,3 +83,14 @@ def test_a_server_that_cannot_tell_is_unsupported(
     assert "unsupported" in capsys.readouterr().out
     assert document["models"][0]["way"] is None
     assert main([]) == 2
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"id": "a", "prompt": "p", "text": ""}', "[1]", "x"])
+def test_texts_that_are_no_passages_are_told_by_line(
+    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(text + "\n", encoding="utf-8")
+    assert main(["--texts", str(path), "--endpoint", "http://127.0.0.1:9"]) == 2
+    assert "t.jsonl" in capsys.readouterr().err
+    assert main(["--texts", str(tmp_path / "gone"), "--endpoint", "http://127.0.0.1:9"]) == 2

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 from support_eval import QUICK, arithmetic, suite_of, sums
@@ -144,3 +146,43 @@ def test_forgetting_that_was_measured_in_the_folder_makes_the_verdict_unsafe(
     (tmp_path / "drift.json").write_text("[]", encoding="utf-8")
     with pytest.raises(InputError, match="not the numbers of"):
         evaluate(SUITE, [], tmp_path, RUN)
+
+
+def test_streamed_replies_are_kept_with_their_times_and_count_as_the_same_requests(
+    tmp_path: Path,
+) -> None:
+    streamed = RUN.model_copy(update={"sampling": RUN.sampling.model_copy(update={"stream": True})})
+    with FakeServer(RIGHT) as server:
+        evaluate(SUITE, at(server), tmp_path, streamed)
+        asked = len(server.requests)
+        evaluate(SUITE, at(server), tmp_path, RUN)
+        assert len(server.requests) == asked
+    rows = list(read_journal(tmp_path / "predictions.jsonl"))
+    assert all(row.timings is not None and row.timings.first_content for row in rows)
+    assert not any("stream" in row.request for row in rows)
+
+
+def test_a_server_that_comes_back_is_looked_at_before_it_is_asked_on(tmp_path: Path) -> None:
+    """A restart is how another model comes to stand behind an address."""
+    waiting = QUICK.model_copy(update={"attempts": 200, "backoff": 0.1, "longest_wait": 0.1})
+    run = RUN.model_copy(update={"policy": waiting, "concurrency": 2})
+    first = FakeServer(RIGHT).__enter__()
+    plans = dict(RIGHT)
+    restarted: list[FakeServer] = []
+
+    def half_way(messages: list[dict[str, Any]]) -> Plan:
+        if len(first.requests) == 5:
+            Thread(target=restart).start()
+        return plans[messages[-1]["content"]]
+
+    def restart() -> None:
+        first.__exit__(None, None, None)
+        restarted.append(FakeServer(RIGHT, weights="other", port=first.port).__enter__())
+
+    first.script = half_way
+    try:
+        with pytest.raises(ChildError, match="the model changed while it was asked"):
+            evaluate(SUITE, at(first), tmp_path, run)
+        assert 0 < len(restarted[0].requests) <= 2 * run.concurrency
+    finally:
+        restarted[0].__exit__(None, None, None)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support_eval import ROOT, write_rows
+from support_runs import make_run
 
 from palmswift.eval.make_suite import main
 from palmswift.eval.suite import Suite, load_suite
@@ -79,6 +80,14 @@ def test_rows_that_give_no_case_are_named_and_nothing_is_overwritten(
     assert main(["no-such-run", "--out", str(tmp_path / "x.yaml")]) == 2
 
 
+def test_rows_of_question_and_answer_will_do(tmp_path: Path) -> None:
+    path = write_rows(
+        tmp_path / "qa.jsonl", [{"question": "几点？", "answer": "八点", "topic": "x"}]
+    )
+    [case] = made(path).cases
+    assert (case.question, case.reference, case.tags) == ("几点？", "八点", ["x"])
+
+
 def test_the_sample_sets_make_suites_that_load(tmp_path: Path) -> None:
     for name in ("clinic/val.jsonl", "front_desk/train.jsonl"):
         out = tmp_path / "s.yaml"
@@ -87,3 +96,17 @@ def test_the_sample_sets_make_suites_that_load(tmp_path: Path) -> None:
         suite = load_suite(out)
         assert len(suite.cases) == 50
         assert all(case.repeats == 2 and case.assertions for case in suite.cases)
+
+
+def test_a_run_gives_the_rows_that_it_held_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path)
+    out = tmp_path / "s.yaml"
+    assert main([str(run.path), "--out", str(out)]) == 2
+    assert "no row was held out" in capsys.readouterr().err
+    run.data.mkdir(exist_ok=True)
+    write_rows(run.data / "val.jsonl", [chat("几点开门？", "八点。")])
+    assert main([str(run.path), "--out", str(out)]) == 0
+    suite = load_suite(out)
+    assert (suite.name, suite.cases[0].reference) == (run.recipe.name, "八点。")

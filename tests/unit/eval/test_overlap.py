@@ -10,8 +10,10 @@ from rouge_chinese import Rouge as RougeChinese
 from rouge_score.rouge_scorer import RougeScorer
 
 from palmswift.eval.overlap import (
+    BleuTokenizer,
     best_rouge,
     bleu_tokenizer,
+    bleu_tokens,
     corpus_bleu,
     corpus_chrf,
     is_exact,
@@ -75,6 +77,15 @@ def test_one_answer_with_several_references_scores_as_in_sacrebleu(
     assert sentence_bleu(answer, references) == pytest.approx(theirs, abs=1e-6)
     chrf = sacrebleu.metrics.CHRF().sentence_score(answer, references).score
     assert sentence_chrf(answer, references) == pytest.approx(chrf, abs=1e-6)
+
+
+@given(st.one_of(ANY_TEXT, MIXED))
+@settings(max_examples=300, deadline=None)
+def test_texts_are_cut_as_sacrebleu_cuts_them(text: str) -> None:
+    names: tuple[BleuTokenizer, ...] = ("zh", "13a")
+    for name in names:
+        theirs = sacrebleu.metrics.BLEU(tokenize=name).tokenizer(text.rstrip()).split()
+        assert bleu_tokens(text, name) == theirs
 
 
 def test_different_numbers_of_references_are_told_in_the_signature() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support_eval import QUICK
@@ -67,6 +69,34 @@ def test_a_template_that_is_not_chatml_is_not_guessed_at(tmp_path: Path) -> None
         found = losses(server, tmp_path)
     assert found.way is None
     assert "not ChatML" in (found.reason or "")
+
+
+def test_the_empty_thinking_that_a_template_puts_before_an_answer_costs_nothing(
+    tmp_path: Path,
+) -> None:
+    class Hybrid(Unigram):
+        """As Qwen3's template: the last answer is rendered with an empty block of thinking."""
+
+        def render(
+            self,
+            messages: Iterable[Mapping[str, Any]],
+            *,
+            add_generation_prompt: bool = True,
+            continue_final_message: bool = False,
+        ) -> str:
+            turns = [dict(message) for message in messages]
+            if turns[-1]["role"] == "assistant":
+                turns[-1]["content"] = f"<think>\n\n</think>\n\n{turns[-1]['content']}"
+            return super().render(
+                turns,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+            )
+
+    hybrid = Hybrid(LANGUAGE.probabilities, LANGUAGE.unknown)
+    with FakeServer(language=hybrid, offers=frozenset({"prompt_logprobs"})) as server:
+        found = losses(server, tmp_path)
+    assert [loss.nats for loss in found.losses] == pytest.approx(list(TRUTH.values()), abs=1e-9)
 
 
 def test_a_passage_whose_request_fails_is_named_and_the_others_stand(tmp_path: Path) -> None:

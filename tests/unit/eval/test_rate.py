@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html as markup
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from palmswift.eval.rating_sheet import make_sheet, opened, read_blind
 from palmswift.eval.ratings import merge, read_ratings
 from palmswift.eval.rubrics import load_rubrics
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-headless-shell")
 QUESTIONS = ["几点关门？", "How much is it?", "</script><b>x</b> 怎么样？", "同样的"]
 ANSWERS = {
     "alpha": ["八点", "120 yuan", "<img src=x onerror=alert(1)>", "一样"],
@@ -211,3 +215,59 @@ def test_what_cannot_be_rated_is_told(
 ) -> None:
     assert main(words) == 2
     assert told in capsys.readouterr().err
+
+
+DRIVER = """
+const press = (key, target = document.body) =>
+  target.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+const name = document.getElementById("rater");
+name.value = "Anna";
+name.dispatchEvent(new Event("input"));
+press("e", name); // typed into a field: no command
+for (const item of data.items) {
+  const count = item.answers.length * data.rubrics.length;
+  for (let row = 0; row < count; row += 1) press(String(1 + (row % 5)));
+  press("n");
+}
+press("p"); press("ArrowUp"); press("0");
+document.body.append(Object.assign(document.createElement("pre"), {
+  id: "result", textContent: JSON.stringify(exported()) }));
+document.body.append(Object.assign(document.createElement("pre"), {
+  id: "kept", textContent: localStorage.getItem(KEY) }));
+"""
+
+if CHROMIUM:
+
+    def test_the_page_is_rated_by_keys_alone_and_what_it_exports_is_read_back(
+        files: list[Path], tmp_path: Path
+    ) -> None:
+        sheet = sheet_of(files)
+        html = render(sheet, load_rubrics().rubrics, "t")
+        # The page's policy lets no other script run, so it is taken out of this copy.
+        html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
+        page = tmp_path / "rate.html"
+        page.write_text(html.replace("</body>", f"<script>{DRIVER}</script></body>"), "utf-8")
+        done = subprocess.run(
+            [
+                *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu"),
+                *(f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000"),
+                *("--dump-dom", page.as_uri()),
+            ],
+            capture_output=True,
+            timeout=60,
+            check=True,
+        )
+        dom = done.stdout.decode()
+        result, kept = (
+            markup.unescape(found[1])
+            for id in ("result", "kept")
+            if (found := re.search(f'<pre id="{id}">(.*?)</pre>', dom, re.DOTALL))
+        )
+        blind = read_blind(result.encode(), "page")
+        assert blind.rater == "Anna"
+        assert {row.id for row in blind.answers} == set(sheet.answers)
+        counts = sorted(len(row.ratings) for row in blind.answers)
+        assert counts == [2, *[3] * (len(sheet.answers) - 1)]  # one was taken back
+        assert json.loads(kept)["ratings"] == {row.id: row.ratings for row in blind.answers}
+        assert len(opened(sheet, blind.answers, blind.rater, blind.saved_at).answers) == 8
+        assert "<img" not in dom

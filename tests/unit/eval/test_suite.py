@@ -104,6 +104,23 @@ gates:
             "no case has the tag 'y'",
         ),
         ("name: s\nfrom_dataset: [{path: gone.jsonl}]", "gone.jsonl"),
+        (
+            "name: s\ncases:\n- {id: a, question: q, "
+            "assertions: [{kind: any, of: [{kind: python, function: gone.py:f}]}]}",
+            "no file .*gone.py",
+        ),
+        ("name: s\ncases:\n- {id: a, question: q, after: b}", "set by the suite itself"),
+        (
+            "name: s\ncases:\n- {id: a, question: q, then: [{question: r}]}\n"
+            "- {id: a+1, question: q}",
+            "given before",
+        ),
+        (
+            "name: s\ncases:\n- id: a\n  question: q\n  then:\n"
+            "  - {question: r, assertions: [{kind: similarity, min: 0.5}]}",
+            "`then` 1: `similarity` needs",
+        ),
+        ("name: s\ncases:\n- {id: a, question: q, request: {stream: true}}", "cannot set stream"),
         ('name: s\ncases:\n- {id: a, question: "\\ud800"}', "UTF-8"),
     ],
 )

@@ -1,0 +1,97 @@
+"""The demo's model behind a real vLLM: what the evaluation engine makes of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from support_asking import (
+    WITHOUT_THINKING,
+    check_bench,
+    check_recognised,
+    check_stream_is_whole,
+    replies,
+)
+from support_e2e import RunningServer, exact, report_of
+
+from palmswift.eval.report import read_report
+from palmswift.files import read_jsonl
+
+pytestmark = pytest.mark.e2e
+
+SYSTEM = {"role": "system", "content": "你是云雀堂的客服助理。"}
+QUESTION = {"role": "user", "content": "周一上班吗？"}
+ANSWER = "周一是我们固定的休诊日，整天不接诊，请您改约周二到周日。"
+
+
+def test_its_model_is_recognised_alone_and_beside_other_requests(
+    vllm_server: RunningServer,
+) -> None:
+    known = check_recognised(vllm_server)
+    assert known.card["max_model_len"] == 512
+    assert "checkpoint" in known.card["root"]
+
+
+def test_the_trained_answer_comes_whole_and_as_a_stream(vllm_server: RunningServer) -> None:
+    assert check_stream_is_whole(vllm_server, [SYSTEM, QUESTION], **WITHOUT_THINKING) == ANSWER
+
+
+def test_the_log_probabilities_of_a_reference_come_in_both_ways_and_agree(
+    vllm_server: RunningServer,
+) -> None:
+    answer = {"role": "assistant", "content": ANSWER}
+    chat = {"messages": [SYSTEM, QUESTION, answer], "prompt_logprobs": 0, "max_tokens": 1}
+    [through_chat] = replies(vllm_server, {**chat, "add_generation_prompt": False})
+    assert through_chat.prompt_logprobs is not None
+    assert through_chat.prompt_logprobs[0] is None
+    text = "周一是我们固定的休诊日"
+    echoed = {"prompt": text, "echo": True, "logprobs": 0, "max_tokens": 1, "temperature": 0}
+    plain = {"prompt": text, "prompt_logprobs": 0, "max_tokens": 1, "temperature": 0}
+    by_echo, by_prompt = replies(vllm_server, echoed, plain, route="completion")
+    assert by_prompt.prompt_logprobs is not None
+    told = [next(iter(entry.values())) for entry in by_prompt.prompt_logprobs if entry is not None]
+    values = by_echo.logprobs["token_logprobs"][1 : 1 + len(told)]
+    assert [entry["logprob"] for entry in told] == pytest.approx(values, abs=1e-3)
+    assert all(math.isfinite(value) and value <= 0 for value in values)
+    assert by_echo.content is not None and by_echo.content.startswith(text)
+
+
+def test_the_suite_finds_the_same_answers_as_behind_swift_deploy(
+    vllm_server: RunningServer, tmp_path: Path
+) -> None:
+    finished = vllm_server.workshop.call(
+        *("python", "eval/run.py", "--suite", "eval/suites/clinic.yaml", "--max-samples", "40"),
+        *("--endpoint", vllm_server.url, "--out", tmp_path / "report"),
+        *("--extra", json.dumps(WITHOUT_THINKING)),
+    )
+    assert finished.exit_code == 0, finished.said
+    report = read_report(tmp_path / "report" / "evaluation_report.json")
+    served_by_swift = report_of(vllm_server.workshop.run_of("demo_cpu"))
+    assert exact(report, "tuned") >= min(0.9, exact(served_by_swift, "tuned"))
+    rows = list(read_jsonl(tmp_path / "report" / "predictions.jsonl"))
+    assert len({row["fingerprint"] for row in rows}) == 1
+
+
+def test_an_openai_batch_file_is_answered(vllm_server: RunningServer, tmp_path: Path) -> None:
+    body = {"messages": [SYSTEM, QUESTION], "max_tokens": 64, "temperature": 0, **WITHOUT_THINKING}
+    lines = [
+        {"custom_id": f"q{n}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        for n in range(3)
+    ]
+    source = tmp_path / "batch.jsonl"
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    finished = vllm_server.workshop.call(
+        *("python", "eval/batch.py", "--input", source, "--endpoint", vllm_server.url),
+        *("--out", tmp_path / "results.jsonl"),
+    )
+    assert finished.exit_code == 0, finished.said
+    rows = list(read_jsonl(tmp_path / "results.jsonl"))
+    assert [row["custom_id"] for row in rows] == ["q0", "q1", "q2"]
+    texts = {row["response"]["body"]["choices"][0]["message"]["content"] for row in rows}
+    assert texts == {ANSWER}
+
+
+def test_the_load_test_measures_it(vllm_server: RunningServer, tmp_path: Path) -> None:
+    check_bench(vllm_server, tmp_path / "bench")
