@@ -156,11 +156,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments.lm_eval:
                 sizes = (20, 20, 6020)
                 runs = [lm_eval(arguments.lm_eval, url, n, folder) for n in sizes]
-                others["lm_eval"] = _other(*runs, more=6000)
+                others["lm_eval"] = _other(runs, 6000)
             if arguments.evalscope:
                 sizes = (50, 50, 1050)
                 runs = [evalscope(arguments.evalscope, url, n, folder) for n in sizes]
-                others["evalscope_perf"] = _other(*runs, more=1000)
+                others["evalscope_perf"] = _other(runs, 1000)
     summary = {key: round(statistics.median(r[key] for r in rounds), 3) for key in rounds[0]}
     for other in others.values():
         base = "stream_cpu_ms" if other is others.get("evalscope_perf") else "cpu_ms"
@@ -205,9 +205,10 @@ def _round(url: str, count: int, folder: Path) -> dict[str, float]:
     }
 
 
-def _other(few: Cost, again: Cost, many: Cost, more: int) -> dict[str, Any]:
-    """Another tool's costs; what a request takes is told only where it stands out of what its start
-    varies by."""
+def _other(runs: Sequence[Cost], more: int) -> dict[str, Any]:
+    """Another tool's costs, of two runs that hardly ask and one that asks so many more; what a
+    request takes is told only where it stands out of what the start varies by."""
+    few, again, many = runs
     start = min(few, again)
     noise = 3 * abs(few.cpu - again.cpu)
     resolved = many.cpu - start.cpu > noise
