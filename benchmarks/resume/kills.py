@@ -193,7 +193,9 @@ def _trial(bench: Bench, case: str, name: str, faults: list[str]) -> tuple[Evide
     return evidence(out), codes
 
 
-def _write_record(out: Path | None, bench: Bench, trials: list[dict[str, Any]]) -> None:
+def _write_record(
+    out: Path | None, bench: Bench, asked_for: int, trials: list[dict[str, Any]]
+) -> None:
     record = {
         "benchmark": "resume",
         "date": date.today().isoformat(),
@@ -209,6 +211,7 @@ def _write_record(out: Path | None, bench: Bench, trials: list[dict[str, Any]]) 
             for name in ("ms-swift", "torch", "transformers", "peft", "accelerate")
         },
         "steps": STEPS,
+        "trials_asked_for": asked_for,
         "trials": len(trials),
         "kills": sum(trial["kills"] for trial in trials),
         "launches": bench.launches,
@@ -221,7 +224,7 @@ def _write_record(out: Path | None, bench: Bench, trials: list[dict[str, Any]]) 
 def _run_trials(
     bench: Bench, cases: list[str], count: int, chance: random.Random, out: Path | None
 ) -> list[dict[str, Any]]:
-    """What each trial came to; the record is written after each, so that none is lost."""
+    """What each trial came to; the record is written after each, and holds when it is cut off."""
     whole: dict[str, Evidence] = {}
     seconds: dict[str, float] = {}
     trials: list[dict[str, Any]] = []
@@ -238,7 +241,7 @@ def _run_trials(
         trials.append({"case": case, "faults": faults, "kills": kills, "differences": unlike})
         sys.stdout.write(f"{number + 1:3} {case:14} {' '.join(faults):44} {unlike or 'same'}\n")
         sys.stdout.flush()
-        _write_record(out, bench, trials)
+        _write_record(out, bench, count, trials)
         shutil.rmtree(bench.folder / f"{case}-{number}")
     return trials
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -21,13 +21,19 @@ from palmswift.launchers.run_folder import RunFolder, find_run
 from palmswift.launchers.stopping import Control, OrderlyEnd, Signals
 from palmswift.launchers.train import main
 
+_LAUNCHERS: list[subprocess.Popen[bytes]] = []
+
 
 @pytest.fixture
-def swift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+def swift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     """The stand-in, in a project at `tmp_path` that has the recipe `mine`."""
     stand_in = prepare_project(tmp_path, monkeypatch)
     write_project_recipe(tmp_path)
-    return stand_in
+    yield stand_in
+    while _LAUNCHERS:  # those of a test that failed; their guards end the rest
+        launcher = _LAUNCHERS.pop()
+        launcher.kill()
+        launcher.wait()
 
 
 def _wait_for(what: str, found: Callable[[], object]) -> None:
@@ -60,6 +66,7 @@ class Launched:
                 env={**os.environ},
                 start_new_session=True,
             )
+        _LAUNCHERS.append(self.process)
         _wait_for("the training is at step 3", swift.is_hanging)
 
     @property
