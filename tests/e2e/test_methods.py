@@ -147,21 +147,27 @@ def share(asked: list[Asked], scored: list[Scored], answers: dict[str, str]) -> 
 
 
 def assert_preference_turned(bench: Bench, run: RunFolder) -> None:
-    """The base prefers the bad answers, the trained model the good ones, of held-out questions
-    too."""
+    """The base prefers and gives the bad answers, the trained model the good ones; of questions
+    that were held out the good ones have become likelier beside the bad, which are not given."""
     pairs = pairs_of(bench, run)
-    base, tuned = bench.ask_base(run, pairs.held_out), bench.ask_run(run, pairs.held_out)
-    assert mean(margin > 0 for margin in margins(base)) <= 0.25
-    assert mean(margin > 0 for margin in margins(tuned)) >= 0.75
-    assert mean(margins(tuned)) > mean(margins(base)) + 1
     before, after = bench.ask_base(run, pairs.trained), bench.ask_run(run, pairs.trained)
+    assert mean(margin > 0 for margin in margins(before)) <= 0.25
+    assert mean(margin > 0 for margin in margins(after)) >= 0.75
     assert share(pairs.trained, before, pairs.bad) >= 0.75
-    assert share(pairs.trained, after, pairs.good) >= 0.5
-    assert share(pairs.trained, after, pairs.bad) <= 0.1
+    assert share(pairs.trained, after, pairs.bad) <= 0.15
+    assert share(pairs.trained, after, pairs.good) >= 0.3
+    base, tuned = bench.ask_base(run, pairs.held_out), bench.ask_run(run, pairs.held_out)
+    gained = [new - old for new, old in zip(margins(tuned), margins(base), strict=True)]
+    assert mean(gained) >= 0.75
+    assert mean(gain > 0 for gain in gained) >= 0.6
+    assert share(pairs.held_out, base, pairs.bad) >= 0.75
+    assert share(pairs.held_out, tuned, pairs.bad) <= 0.4
 
 
 @pytest.mark.parametrize("task", PREFERENCE)
-def test_a_preference_turns_of_questions_that_were_never_shown_too(bench: Bench, task: str) -> None:
+def test_a_preference_turns_and_moves_questions_that_were_held_out_too(
+    bench: Bench, task: str
+) -> None:
     changes = ["export.merge=true"] if task == "dpo" else []
     assert_preference_turned(bench, bench.run(f"demo_cpu_{task}", *changes))
 
