@@ -193,36 +193,7 @@ def _trial(bench: Bench, case: str, name: str, faults: list[str]) -> tuple[Evide
     return evidence(out), codes
 
 
-def main() -> int:
-    """Run the trials, write the record, and print one line a trial."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=["lora", "full"])
-    parser.add_argument("--out", type=Path, help="where the record goes")
-    args = parser.parse_args()
-    chance = random.Random(args.seed)
-    trials: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder, Nursery() as nursery:
-        bench = Bench(nursery, Path(folder))
-        whole: dict[str, Evidence] = {}
-        seconds: dict[str, float] = {}
-        for case in args.cases:
-            begun = time.monotonic()
-            whole[case], _ = _trial(bench, case, f"{case}-whole", [])
-            seconds[case] = time.monotonic() - begun
-        for number in range(args.trials):
-            case = args.cases[number % len(args.cases)]
-            faults = [
-                random_fault(chance, seconds[case] / 2) for _ in range(chance.choice([1, 1, 2]))
-            ]
-            found, codes = _trial(bench, case, f"{case}-{number}", faults)
-            unlike = differences(whole[case], found)
-            kills = codes.count(-signal.SIGKILL)
-            trials.append({"case": case, "faults": faults, "kills": kills, "differences": unlike})
-            sys.stdout.write(f"{number + 1:3} {case:14} {' '.join(faults):44} {unlike or 'same'}\n")
-            sys.stdout.flush()
-            shutil.rmtree(bench.folder / f"{case}-{number}")
+def _write_record(out: Path | None, bench: Bench, trials: list[dict[str, Any]]) -> None:
     record = {
         "benchmark": "resume",
         "date": date.today().isoformat(),
@@ -244,9 +215,47 @@ def main() -> int:
         "same_to_the_bit": sum(not trial["differences"] for trial in trials),
         "each": trials,
     }
-    out = args.out or ROOT / "benchmarks/records" / f"resume-{record['date']}.json"
-    write_json(out, record)
-    if record["kills"] < len(trials) / 2:  # a proof that kills nothing proves nothing
+    write_json(out or ROOT / "benchmarks/records" / f"resume-{record['date']}.json", record)
+
+
+def _run_trials(
+    bench: Bench, cases: list[str], count: int, chance: random.Random, out: Path | None
+) -> list[dict[str, Any]]:
+    """What each trial came to; the record is written after each, so that none is lost."""
+    whole: dict[str, Evidence] = {}
+    seconds: dict[str, float] = {}
+    trials: list[dict[str, Any]] = []
+    for case in cases:
+        begun = time.monotonic()
+        whole[case], _ = _trial(bench, case, f"{case}-whole", [])
+        seconds[case] = time.monotonic() - begun
+    for number in range(count):
+        case = cases[number % len(cases)]
+        faults = [random_fault(chance, seconds[case] / 2) for _ in range(chance.choice([1, 1, 2]))]
+        found, codes = _trial(bench, case, f"{case}-{number}", faults)
+        unlike = differences(whole[case], found)
+        kills = codes.count(-signal.SIGKILL)
+        trials.append({"case": case, "faults": faults, "kills": kills, "differences": unlike})
+        sys.stdout.write(f"{number + 1:3} {case:14} {' '.join(faults):44} {unlike or 'same'}\n")
+        sys.stdout.flush()
+        _write_record(out, bench, trials)
+        shutil.rmtree(bench.folder / f"{case}-{number}")
+    return trials
+
+
+def main() -> int:
+    """Run the trials, write the record, and print one line a trial."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=["lora", "full"])
+    parser.add_argument("--out", type=Path, help="where the record goes")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, Nursery() as nursery:
+        bench = Bench(nursery, Path(folder))
+        trials = _run_trials(bench, args.cases, args.trials, random.Random(args.seed), args.out)
+    if sum(trial["kills"] for trial in trials) < len(trials) / 2:
+        # A proof that kills nothing proves nothing.
         sys.stderr.write("most faults came after the end of the training: nothing was shown\n")
         return 1
     return 0 if all(not trial["differences"] for trial in trials) else 1

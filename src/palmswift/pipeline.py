@@ -141,6 +141,20 @@ def pipeline_stages(folder: RunFolder, console: Console) -> EvaluationReport:
     return read_report(folder.evaluation / JSON_NAME)
 
 
+def require_training_here(recipe: Recipe) -> None:
+    """`InputError` where the result would be on another machine than the one that serves it."""
+    from palmswift.launchers.engines.machine import submits
+
+    if submits(recipe) or recipe.launch.follows:
+        raise InputError(
+            "the pipeline serves and tests what this machine has trained, and this recipe is"
+            f" trained elsewhere (scheduler {recipe.launch.scheduler}, node_rank"
+            f" {recipe.launch.node_rank})",
+            remedy="train with launchers/train.py; when the run is done, go on with"
+            " launchers/pipeline.py --resume RUN",
+        )
+
+
 def _body(args: argparse.Namespace, console: Console) -> Done:
     if args.dry_run:
         recipe = chosen_recipe(args)
@@ -149,9 +163,12 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
     if args.resume:
         folder = resumed_run(args, console)
         require_questions(folder.recipe)
+        if not folder.is_done("train"):
+            require_training_here(folder.recipe)
     else:
         recipe = chosen_recipe(args)
         require_questions(recipe)
+        require_training_here(recipe)
         folder = new_run(recipe, args.set, force=args.force)
     from palmswift.screen import show_closing
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from palmswift.command import Console
+from palmswift.data.read import open_files
 from palmswift.errors import InputError, Problem
 from palmswift.files import sha256_of, write_text
 from palmswift.launchers.record import contents_of, package_versions, plugin_contents
 from palmswift.launchers.run_folder import RunFolder, checkpoints
+from palmswift.paths import project_path
 from palmswift.recipes.difference import Difference, differences
 from palmswift.recipes.load import load_checked, resolved_yaml
 from palmswift.recipes.recipe import Recipe
@@ -65,6 +67,10 @@ def _shown(value: Any) -> str:
 
 def _data_problems(run: RunFolder, wanted: Recipe) -> list[Problem]:
     """Files that hold something else than those that the run began with; their names may differ."""
+    try:
+        open_files([project_path(name) for name in (*wanted.data.train, *wanted.data.val)])
+    except InputError as error:
+        return list(error.problems) or [Problem(error.summary)]
     began, now = run.state.inputs, contents_of(wanted)
     known = set(began.values())
     was = ", ".join(f"{Path(path).name} {digest[:12]}" for path, digest in began.items())
@@ -174,13 +180,25 @@ def remarks(run: RunFolder) -> list[str]:
 
 
 def wanted_recipe(run: RunFolder, args: argparse.Namespace) -> Recipe | None:
-    """What the arguments beside `--resume` ask for; None when there are none."""
+    """What the arguments beside `--resume` ask for; None when there are none.
+
+    The run's own recipe may be named alone: its overrides and its data are then meant too.
+    """
     from palmswift.launchers.train import with_data
 
     if not (args.recipe or args.data or args.val or args.set):
         return None
-    if args.recipe:
-        recipe = load_checked(args.recipe, args.set).recipe
-    else:
+    if not args.recipe:
         recipe = load_checked(str(run.path / "recipe.resolved.yaml"), args.set).recipe
-    return with_data(recipe, args.data, args.val)
+        return with_data(recipe, args.data, args.val)
+    recipe = load_checked(args.recipe, [*run.state.overrides, *args.set]).recipe
+    if recipe.name != run.state.recipe or args.data or args.val:
+        return with_data(recipe, args.data, args.val)
+    same = {"train": run.recipe.data.train, "val": run.recipe.data.val}
+    suite = {"suite": run.recipe.eval.suite}
+    return recipe.model_copy(
+        update={
+            "data": recipe.data.model_copy(update=same),
+            "eval": recipe.eval.model_copy(update=suite),
+        }
+    )

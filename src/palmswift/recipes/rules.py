@@ -340,6 +340,14 @@ RULES = (
         "model_kwargs only sets environment variables, so enable_thinking in it does nothing",
         "write enable_thinking: true or false as an argument of its own",
     ),
+    # swift/pipelines/train/tuner.py prepare_adapter; unsloth raises without a GPU when imported
+    Rule(
+        ("tuner_backend",),
+        lambda s: s.is_word("tuner_backend", "unsloth")
+        and (not s.is_word("tuner_type", "lora", "full") or s["use_cpu"] is True),
+        "Unsloth tunes lora and full, on a GPU (tuner_type {tuner_type}, use_cpu {use_cpu})",
+        "write tuner_type: lora, or tuner_backend: peft",
+    ),
     # swift/pipelines/train/tuner.py: "Convert trainable parameters from fp16 to fp32"
     Rule(
         ("lora_dtype",),

@@ -12,6 +12,7 @@ from support_runs import StandIn, prepare_project, write_project_recipe
 from palmswift.files import sha256_of
 from palmswift.launchers.run_folder import RunFolder, find_run
 from palmswift.launchers.train import main
+from palmswift.recipes.load import resolved_yaml
 
 
 @pytest.fixture
@@ -73,6 +74,24 @@ def test_other_rows_are_refused_with_both_hashes(
     said = capsys.readouterr().err
     assert f"{other}: its SHA-256 is {sha256_of(other)[:12]}" in said
     assert f"train.jsonl {sha256_of(tmp_path / 'train.jsonl')[:12]}" in said
+
+
+def test_data_that_is_not_there_is_told(
+    tmp_path: Path, swift: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _resume("--data", str(tmp_path / "nowhere.csv")) == 2
+    assert f"{tmp_path / 'nowhere.csv'}: no such file" in capsys.readouterr().err
+    assert len(swift.calls) == 1
+
+
+def test_the_runs_own_recipe_stands_for_its_settings_and_its_rows_too(swift: StandIn) -> None:
+    run = find_run("latest")
+    run.state.overrides = ["swift.lora_rank=4"]
+    run.recipe = run.recipe.model_copy(update={"swift": {**run.recipe.swift, "lora_rank": 4}})
+    (run.path / "recipe.resolved.yaml").write_text(resolved_yaml(run.recipe))
+    run.save()
+    assert _resume("--recipe", "mine") == 0
+    assert swift.calls[-1]["lora_rank"] == ["4"]
 
 
 def test_rows_that_were_changed_in_the_run_are_refused(

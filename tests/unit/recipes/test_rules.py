@@ -237,6 +237,12 @@ PAIRS = [
         "swanlab_project: mine, report_to: [swanlab]",
     ),
     (
+        "tuner_backend",
+        "Unsloth",
+        "tuner_backend: unsloth, tuner_type: adalora",
+        "tuner_backend: unsloth, tuner_type: lora",
+    ),
+    (
         "zero_hpz_partition_size",
         "no effect",
         "zero_hpz_partition_size: 2",

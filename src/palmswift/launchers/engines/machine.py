@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from palmswift.errors import Problem
+from palmswift.files import is_file
 from palmswift.launchers.engines import mlx_engine
 from palmswift.launchers.engines.place import is_in_job
+from palmswift.paths import project_path
 from palmswift.recipes.recipe import Recipe
 from palmswift.setup.gpus import ask_gpus
 
@@ -36,11 +38,19 @@ def needs_gpu_here(recipe: Recipe) -> bool:
 def engine_problems(recipe: Recipe) -> list[Problem]:
     """Why this machine cannot launch the recipe; empty when it can."""
     return [
+        *_file_problems(recipe),
         *_package_problems(recipe),
         *_card_problems(recipe),
         *_scheduler_problems(recipe),
         *(mlx_engine.problems() if recipe.launch.engine == "mlx" else ()),
     ]
+
+
+def _file_problems(recipe: Recipe) -> Iterator[Problem]:
+    own = recipe.launch.strategy_file
+    if own is not None and not is_file(project_path(own)):
+        remedy = "a path is relative to the project, or absolute"
+        yield Problem(f"launch.strategy_file: there is no file {own!r}", remedy=remedy)
 
 
 def _package_problems(recipe: Recipe) -> Iterator[Problem]:

@@ -34,7 +34,7 @@ PYTHON_VARIABLE = "PALMSWIFT_MLX_PYTHON"
 """Environment variable that names the Python that has mlx-lm; ours without it."""
 
 FILE = "mlx.yaml"
-CHILD = Path(__file__).with_name("mlx_child.py")
+CHILD = Path(__file__).with_name("mlx_worker.py")
 
 _MODULES = {
     **{name: f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")},
@@ -85,7 +85,7 @@ def encode(recipe: Recipe, paths: TrainingPaths, folder: Path, log: Path) -> Non
         },
     }
     write_json(spec, document)
-    words = [sys.executable, "-m", "palmswift.launchers.engines.mlx_tokens", str(spec)]
+    words = [sys.executable, "-m", "palmswift.launchers.engines.mlx_tokens_worker", str(spec)]
     with ProcessGroup(words, log=log, env=training_environment(recipe, paths.model)) as child:
         exit_code = child.wait()
     if exit_code != 0:
@@ -95,7 +95,7 @@ def encode(recipe: Recipe, paths: TrainingPaths, folder: Path, log: Path) -> Non
 
 
 def configuration(recipe: Recipe, paths: TrainingPaths, folder: Path) -> dict[str, Any]:
-    """What mlx_child.py reads: the recipe's settings under mlx-lm's names."""
+    """What mlx_worker.py reads: the recipe's settings under mlx-lm's names."""
     if paths.resume_from is not None:
         raise InputError(
             "an MLX training cannot go on: its checkpoints hold weights, and no optimizer state",
@@ -185,7 +185,7 @@ def files(recipe: Recipe, paths: TrainingPaths, folder: Path) -> dict[str, str]:
 
 
 def command(recipe: Recipe, paths: TrainingPaths, folder: Path) -> Rendered:
-    """`python mlx_child.py train --config FILE`."""
+    """`python mlx_worker.py train --config FILE`."""
     return render_command(
         "mlx",
         {"config": str(folder / FILE)},

@@ -61,7 +61,11 @@ _SEALED = (".safetensors", ".pt", ".pth", ".bin", ".distcp", "trainer_state.json
 def gathered(trainer: Any) -> dict[str, Any]:
     """What the trainer has summed up since it last logged, as JSON."""
     metrics = trainer.custom_metrics["train"]
-    sums = {name: [metric.state, metric.count] for name, metric in metrics.items() if metric.count}
+    sums = {
+        name: [float(metric.state), int(metric.count)]
+        for name, metric in metrics.items()
+        if metric.count
+    }
     return {
         "loss": float(trainer._tr_loss),
         "total_loss": float(trainer._total_loss_scalar),
@@ -104,18 +108,24 @@ def write_whole(path: Path, document: Any) -> None:
 def seal(folder: Path, step: int) -> None:
     """Force all files of a checkpoint to the disk, then say in it that it is whole."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
-    for path in [*files, folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    for path in [*files, folder, folder.parent]:
+        _to_disk(path)
     lengths = {
         str(path.relative_to(folder)): path.stat().st_size
         for path in files
         if path.name.endswith(_SEALED)
     }
     write_whole(folder / SEAL, {"step": step, "files": lengths})
+    _to_disk(folder)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def rotate(folder: Path, limit: int | None, best: str | None) -> None:

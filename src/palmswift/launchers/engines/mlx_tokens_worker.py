@@ -1,8 +1,8 @@
 """Child process: turns clean rows into tokens by ms-swift's template, for MLX to train on.
 
-`python -m palmswift.launchers.engines.mlx_tokens SPEC.json`. A line of the result is `ids`, the
-row's tokens, and `trained`, the [start, end) spans of those that have a loss. It loads config and
-tokenizer, never weights.
+`python -m palmswift.launchers.engines.mlx_tokens_worker SPEC.json`. A line of the result is `ids`,
+the row's tokens, and `trained`, the [start, end) spans of those that have a loss. It loads config
+and tokenizer, never weights.
 """
 
 from __future__ import annotations

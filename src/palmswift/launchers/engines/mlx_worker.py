@@ -1,4 +1,4 @@
-"""Trains with mlx-lm what a configuration says: `python mlx_child.py train --config FILE`.
+"""Trains with mlx-lm what a configuration says: `python mlx_worker.py train --config FILE`.
 
 It is run by its path, by a Python that has mlx-lm and need not have palmswift. The loop, LoRA and
 the optimizer are mlx-lm's and MLX's; this file brings the tokens that ms-swift's template made,
