@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from support_e2e import (
@@ -121,6 +122,14 @@ def adapter_lane(
         yield lane
     finally:
         lane.close()
+
+
+@pytest.fixture(scope="session")
+def shared_models(adapter_lane: _Lane) -> Path:
+    """The models that the demos with an adapter make, for others that stand on the same base."""
+    folder = adapter_lane.workshop.folder / "models"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def _from_lane(lane: _Lane, fixture: str) -> Demo:

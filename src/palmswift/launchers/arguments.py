@@ -59,10 +59,17 @@ def source_arguments(recipe: Recipe, model: str) -> dict[str, SwiftValue]:
 
 
 def teacher_arguments(recipe: Recipe, teacher: str | None) -> dict[str, SwiftValue]:
-    """The model that is imitated; nothing without one. Its hub is the model's own."""
+    """The model that is imitated; nothing without one.
+
+    Its hub and type are the model's own: it has the same tokenizer (`swift.teacher_model_type`
+    says another type).
+    """
     if recipe.teacher is None or teacher is None:
         return {}
     arguments: dict[str, SwiftValue] = {"teacher_model": teacher}
+    if "model_type" in recipe.swift:
+        # A folder's config does not tell a chat model from an embedding model of the same shape.
+        arguments["teacher_model_type"] = recipe.swift["model_type"]
     if recipe.teacher.revision:
         arguments["teacher_model_revision"] = recipe.teacher.revision
     return arguments

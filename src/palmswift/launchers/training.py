@@ -185,8 +185,6 @@ def _provide_model(model: ModelSource, run: RunFolder, console: Console) -> str 
 def _model_of_recipe(name: str, run: RunFolder, console: Console) -> Path:
     """What another recipe trains; kept under models/ until that recipe or its data changes."""
     base = load_checked(name).recipe
-    corpus = base.model.embedded.corpus if base.model.embedded else []
-    files = [project_path(path) for path in (*base.data.train, *base.data.val, *corpus)]
 
     def make(folder: Path) -> None:
         nested = _base_run(base, run.path / "base")
@@ -194,8 +192,19 @@ def _model_of_recipe(name: str, run: RunFolder, console: Console) -> Path:
         console.note(f"model    {name} is not trained yet: {begun}")
         copy_trained(train_stages(nested, console), folder)
 
-    key = content_key(base.model_dump(mode="json"), *files)
-    return cached_model(name, key, make, console.note)
+    return cached_model(name, _key_of(base), make, console.note)
+
+
+def _key_of(recipe: Recipe) -> str:
+    """Changes when the recipe, its files, or a recipe whose model it stands on change."""
+    files = [project_path(path) for path in (*recipe.data.train, *recipe.data.val)]
+    parts: list[object] = [recipe.model_dump(mode="json"), *files]
+    for model in _models(recipe):
+        corpus = model.embedded.corpus if model.embedded else []
+        parts += [project_path(path) for path in corpus]
+        if model.source == "recipe":
+            parts.append(_key_of(load_checked(model.id).recipe))
+    return content_key(*parts)
 
 
 def _base_run(base: Recipe, parent: Path) -> RunFolder:

@@ -108,6 +108,18 @@ def test_a_teacher_is_named_with_its_revision() -> None:
     assert arguments["rlhf_type"] == "gkd"
     assert arguments["teacher_model"] == "models/T"
     assert arguments["teacher_model_revision"] == "v2"
+    assert "teacher_model_type" not in arguments
+
+
+def test_a_teacher_is_of_the_models_type_unless_told_otherwise() -> None:
+    changes = {"teacher": ModelSource(id="T")}
+    paths = TrainingPaths("M", Path("t"), None, Path("o"), teacher="models/T")
+    for swift, kind in (
+        ({"model_type": "qwen3"}, "qwen3"),
+        ({"model_type": "qwen3", "teacher_model_type": "other"}, "other"),
+    ):
+        recipe = make_recipe(task="gkd", swift=swift).model_copy(update=changes)
+        assert training_arguments(recipe, paths)["teacher_model_type"] == kind
 
 
 @pytest.mark.parametrize("task", ["dpo", "cpo", "orpo", "simpo", "kto", "grpo", "gkd"])

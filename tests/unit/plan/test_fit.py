@@ -13,6 +13,9 @@ def test_every_shipped_recipe_loads_checks_and_fits_its_budget(name: str) -> Non
     recipe = load_checked(name).recipe
     plan = plan_recipe(recipe)
     assert recipe.name == name
+    if recipe.needs_gpu and recipe.task not in ("sft", "pt", "dpo"):
+        assert plan.fits is None and f"task {recipe.task} is not predicted" in plan.remark
+        return
     assert plan.fits is True
     if recipe.needs_gpu:
         assert 0 < plan.peak_mib <= plan.usable_mib

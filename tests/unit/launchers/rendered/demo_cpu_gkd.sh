@@ -8,6 +8,7 @@ exec swift rlhf \
     --model demo_cpu_gkd \
     --rlhf_type gkd \
     --teacher_model demo_sums \
+    --teacher_model_type qwen3 \
     --dataset PROJECT/runs/demo_cpu_gkd-TIME/data/train.jsonl \
     --val_dataset PROJECT/runs/demo_cpu_gkd-TIME/data/val.jsonl \
     --output_dir PROJECT/runs/demo_cpu_gkd-TIME/train \
@@ -20,7 +21,7 @@ exec swift rlhf \
     --torch_dtype float32 \
     --use_cpu true \
     --enable_thinking true \
-    --add_non_thinking_prefix true \
+    --add_non_thinking_prefix false \
     --preserve_thinking false \
     --loss_scale last_round \
     --split_dataset_ratio 0 \

@@ -54,6 +54,6 @@ exec swift rlhf \
     --simpo_gamma 1.0 \
     --cpo_alpha 1.0 \
     --num_train_epochs 6 \
-    --learning_rate 0.002 \
+    --learning_rate 0.001 \
     --metric_for_best_model eval_loss \
     --greater_is_better false

@@ -18,7 +18,7 @@ exec swift sft \
     --torch_dtype float32 \
     --use_cpu true \
     --enable_thinking true \
-    --add_non_thinking_prefix true \
+    --add_non_thinking_prefix false \
     --preserve_thinking false \
     --loss_scale default \
     --split_dataset_ratio 0 \

@@ -5,7 +5,7 @@ export PYTHONUNBUFFERED=1
 export CUDA_VISIBLE_DEVICES=
 export OMP_NUM_THREADS=1
 exec swift sft \
-    --model demo_two_voices \
+    --model demo_front_desk \
     --dataset PROJECT/runs/demo_two_voices-TIME/data/train.jsonl \
     --val_dataset PROJECT/runs/demo_two_voices-TIME/data/val.jsonl \
     --output_dir PROJECT/runs/demo_two_voices-TIME/train \
@@ -45,5 +45,5 @@ exec swift sft \
     --logging_steps 5 \
     --report_to tensorboard \
     --check_model false \
-    --num_train_epochs 32 \
-    --learning_rate 0.006
+    --num_train_epochs 12 \
+    --learning_rate 0.003

@@ -8,6 +8,7 @@ exec swift rlhf \
     --use_hf false \
     --rlhf_type gkd \
     --teacher_model Qwen/Qwen3-1.7B \
+    --teacher_model_type qwen3 \
     --dataset PROJECT/runs/qwen3_0_6b_gkd-TIME/data/train.jsonl \
     --val_dataset PROJECT/runs/qwen3_0_6b_gkd-TIME/data/val.jsonl \
     --output_dir PROJECT/runs/qwen3_0_6b_gkd-TIME/train \
