@@ -165,7 +165,11 @@ def test_a_model_that_lost_its_end_token_is_told(
         document |= {key: 0 for key in document if key == "eos_token_id"}
         document |= {key: "<|endoftext|>" for key in document if key == "eos_token"}
         (other / name).write_text(json.dumps(document), encoding="utf-8")
-    changes = {"model": str(other), "template": "never_stops", "external_plugins": [str(plugin)]}
+    changes: dict[str, SwiftValue] = {
+        "model": str(other),
+        "template": "never_stops",
+        "external_plugins": [str(plugin)],
+    }
     found = checked(truth, servers.start({**right, **changes}))
     assert set(found.causes) == {"stop_missing"}
 
