@@ -220,7 +220,8 @@ def grams(tokens: Sequence[str], order: int) -> Counter[Any]:
 
 def _shared(first: Counter[Any], second: Counter[Any]) -> int:
     """How many items the two have in common, each as often as both have it."""
-    return sum(min(first[item], second[item]) for item in first.keys() & second.keys())
+    common = first.keys() & second.keys()
+    return sum(map(min, map(first.__getitem__, common), map(second.__getitem__, common)))
 
 
 def bleu_of(counts: BleuCounts) -> float:

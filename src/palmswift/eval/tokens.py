@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 
 _HAN = "\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _KANA = "\u3041-\u3096\u30a1-\u30fa"
@@ -27,6 +28,11 @@ def characters(text: str) -> list[str]:
 
 def words(text: str) -> list[str]:
     """As `characters`, but with the Chinese runs cut into words (jieba's dictionary and model)."""
+    return list(_words(text))
+
+
+@lru_cache(maxsize=1 << 15)  # several metrics count the words of the same answers
+def _words(text: str) -> tuple[str, ...]:
     found: list[str] = []
     for run in _RUNS.findall(text.lower()):
         if _HAN_OR_KANA.match(run):
@@ -35,7 +41,7 @@ def words(text: str) -> list[str]:
             found += rjieba.cut(run)
         else:
             found.append(run)
-    return found
+    return tuple(found)
 
 
 def lcs_length(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:
