@@ -44,7 +44,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "verdict": ("test_verdict.py",),
     "gate": ("test_gate.py",),
     "contamination": ("test_contamination.py",),
-    "scoring": ("test_scoring.py",),
+    "scoring": ("test_scoring.py", "test_dialogue.py"),
     "summary": ("test_report.py", "test_scoring.py"),
     "journal": ("test_journal.py",),
 }
