@@ -159,6 +159,7 @@ def test_what_is_exported_is_imported_as_the_same_training(tmp_path: Path, name:
     first, second = load_checked(name).recipe, load_checked(str(copy)).recipe
     assert first.swift == second.swift
     assert (first.task, first.data.system) == (second.task, second.data.system)
+    assert (first.teacher and first.teacher.id) == (second.teacher and second.teacher.id)
 
 
 def test_a_script_may_keep_its_arguments_in_ms_swifts_own_yaml(tmp_path: Path) -> None:

@@ -112,8 +112,8 @@ def sparkline(values: list[float], width: int = 40) -> str:
     if not finite:
         return "!" * len(values)
     low, high = min(finite), max(finite)
-    span = (high - low) or 1.0
+    span = (high / 2 - low / 2) or 1.0  # halved: the whole may be more than a float can hold
     return "".join(
-        _BARS[round((value - low) / span * (len(_BARS) - 1))] if math.isfinite(value) else "!"
+        _BARS[round((value / 2 - low / 2) / span * (len(_BARS) - 1))] if math.isfinite(value) else "!"
         for value in values
     )

@@ -188,11 +188,13 @@ class _Making:
             where = f"{self.script}:{call.line}"
             self.problems.append(Problem("no --model is given", where, remedy))
         hub = "huggingface" if self._taken(call, "use_hf") is True else "modelscope"
-        path = str(model).startswith(("/", ".", "~")) or user_path(str(model)).is_dir()
-        self.recipe["model"] = {"id": str(model), "source": "local" if path else hub}
-        revision = self._taken(call, "model_revision")
-        if revision is not None:
-            self.recipe["model"]["revision"] = revision
+        self.recipe["model"] = _source(str(model), hub, self._taken(call, "model_revision"))
+        teacher = self._taken(call, "teacher_model")
+        revision = self._taken(call, "teacher_model_revision")
+        if teacher is not None:
+            self.recipe["teacher"] = _source(str(teacher), hub, revision)
+        if call.arguments.get("teacher_model_type") == call.arguments.get("model_type"):
+            call.arguments.pop("teacher_model_type", None)  # as palmswift says it by itself
 
     def _task(self, call: SwiftCall) -> None:
         task = call.command
@@ -289,6 +291,13 @@ class _Making:
 def _of_a_script(remedy: str) -> str:
     """What is written for a recipe's author, for one whose argument has been left out."""
     return remedy.removesuffix("take it away").rstrip("; ")
+
+
+def _source(model: str, hub: str, revision: SwiftValue | None) -> dict[str, Any]:
+    """Where a model comes from: a folder of this machine, or the hub."""
+    local = model.startswith(("/", ".", "~")) or user_path(model).is_dir()
+    source = {"id": model, "source": "local" if local else hub}
+    return source if revision is None else {**source, "revision": revision}
 
 
 def _words(value: SwiftValue | None) -> list[str]:

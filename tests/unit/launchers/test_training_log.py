@@ -77,3 +77,7 @@ def test_a_row_of_any_values_is_a_record_of_numbers_or_none(row: dict[str, Any])
     if record is not None:
         assert isinstance(record.loss, float) or isinstance(record.eval_loss, float)
         assert record.step >= 0
+
+
+def test_a_curve_of_the_largest_numbers_is_drawn() -> None:
+    assert sparkline([-1.7e308, 0.0, 1.7e308]) == "▁▅█"
