@@ -111,9 +111,8 @@ def sparkline(values: list[float], width: int = 40) -> str:
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return "!" * len(values)
-    low, high = min(finite), max(finite)
-    span = (high / 2 - low / 2) or 1.0  # halved: the whole may be more than a float can hold
+    low, high = min(finite) / 2, max(finite) / 2  # a whole range may be more than a float holds
+    top = (len(_BARS) - 1) / ((high - low) or 1.0)
     return "".join(
-        _BARS[round((value / 2 - low / 2) / span * (len(_BARS) - 1))] if math.isfinite(value) else "!"
-        for value in values
+        _BARS[round((value / 2 - low) * top)] if math.isfinite(value) else "!" for value in values
     )
