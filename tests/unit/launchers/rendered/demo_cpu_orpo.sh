@@ -50,7 +50,7 @@ exec swift rlhf \
     --lora_alpha 32 \
     --lora_dropout 0.0 \
     --target_modules all-linear \
-    --beta 0.1 \
+    --beta 1.0 \
     --num_train_epochs 6 \
     --learning_rate 0.001 \
     --metric_for_best_model eval_loss \
