@@ -10,6 +10,7 @@ from unittest.mock import patch
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from support_eval import arithmetic, prediction
 
 from palmswift.errors import InputError
@@ -31,6 +32,13 @@ def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
     written(tmp_path / "j")
     assert list(read_journal(tmp_path / "j")) == ROWS
     assert list(read_journal(tmp_path / "missing")) == []
+
+
+def test_what_was_recorded_of_a_request_cannot_be_changed() -> None:
+    error = RequestError(kind="status", status=500, message="HTTP 500")
+    for row, field in ((ROWS[0], "content"), (error, "message")):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(row, field, "other")
 
 
 @given(st.integers(0, 10_000))
