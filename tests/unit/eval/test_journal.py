@@ -175,6 +175,17 @@ def test_a_last_row_longer_than_a_block_is_cut_or_ended_as_a_whole(tmp_path: Pat
         assert path.read_bytes().endswith(b"\n")
 
 
+def test_a_journal_makes_its_folders_and_knows_its_size_however_its_last_row_ended(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a" / "b" / "j"
+    data = written(path)
+    for cut in (0, 1, 2):
+        path.write_bytes(data[: len(data) - cut])
+        with Journal(path) as journal:
+            assert journal.size == path.stat().st_size
+
+
 def test_only_rows_after_a_place_are_set_aside_when_that_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
     with Journal(path) as journal:
