@@ -48,8 +48,6 @@ class Paired(NamedTuple):
 def mcnemar_p(gained: int, lost: int) -> float:
     """The exact two-sided p of McNemar's test: `gained` against `lost` as a fair coin's."""
     m = gained + lost
-    if m == 0:
-        return 1.0
     tail = math.fsum(binomial_pmf(m, 0.5)[: min(gained, lost) + 1])
     return min(1.0, 2 * tail)
 

@@ -140,6 +140,13 @@ def test_a_drop_of_what_is_better_when_lower_is_a_rise() -> None:
     assert lacking.reasons == ["nothing to measure at the base"]
 
 
+@pytest.mark.parametrize("other", ["zeta", "alpha"])
+def test_a_gate_is_held_against_the_endpoint_it_names_among_others(other: str) -> None:
+    summaries = [summary("chrf", 9.0, endpoint=other), summary("chrf", 5.0, endpoint="tuned")]
+    [result] = hold([Gate(metric="chrf", min=6, endpoint="".join(("tu", "ned")))], summaries)
+    assert (result.endpoint, result.observed, result.state) == ("tuned", 5.0, "failed")
+
+
 def test_gates_are_told_in_words() -> None:
     assert bound_words(Gate(metric="pass_rate", tag="x", min=0.9)) == "pass_rate of x >= 90.0%"
     words = bound_words(Gate(metric="chrf", max_drop=2, non_inferior_to="base", margin=1))

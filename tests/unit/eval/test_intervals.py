@@ -93,6 +93,22 @@ def test_the_bootstrap_of_a_few_skewed_cases_holds_students_interval() -> None:
     assert high > student[1], "the long tail is on the right"
 
 
+def test_the_bootstraps_levels_are_widened_for_small_n_as_students_t_is() -> None:
+    values = np.array([0.0, 0.02, 0.05, 0.1, 0.1, 0.12, 0.2, 0.25, 0.3, 0.5, 0.8, 1.0]) * 0.5
+    n = len(values)
+    wide = 2 * stats.norm.cdf(stats.t.ppf(0.975, n - 1) * math.sqrt(n / (n - 1))) - 1
+    wanted = stats.bootstrap(
+        (values,),
+        np.mean,
+        method="BCa",
+        confidence_level=wide,
+        n_resamples=100_000,
+        random_state=np.random.default_rng(1),
+    ).confidence_interval
+    high = bootstrap_interval(values).high
+    assert high == pytest.approx(wanted.high, abs=0.02 * (wanted.high - values.mean()))
+
+
 def test_equal_differences_leave_what_may_not_have_been_seen() -> None:
     for n in (1, 5, 30):
         unseen = 1 - 0.025 ** (1 / n)

@@ -10,6 +10,7 @@ from unittest.mock import patch
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from support_eval import arithmetic, prediction
 
 from palmswift.errors import InputError
@@ -31,6 +32,13 @@ def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
     written(tmp_path / "j")
     assert list(read_journal(tmp_path / "j")) == ROWS
     assert list(read_journal(tmp_path / "missing")) == []
+
+
+def test_what_was_recorded_of_a_request_cannot_be_changed() -> None:
+    error = RequestError(kind="status", status=500, message="HTTP 500")
+    for row, field in ((ROWS[0], "content"), (error, "message")):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(row, field, "other")
 
 
 @given(st.integers(0, 10_000))
@@ -165,6 +173,17 @@ def test_a_last_row_longer_than_a_block_is_cut_or_ended_as_a_whole(tmp_path: Pat
             pass
         assert list(read_journal(path)) == kept
         assert path.read_bytes().endswith(b"\n")
+
+
+def test_a_journal_makes_its_folders_and_knows_its_size_however_its_last_row_ended(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a" / "b" / "j"
+    data = written(path)
+    for cut in (0, 1, 2):
+        path.write_bytes(data[: len(data) - cut])
+        with Journal(path) as journal:
+            assert journal.size == path.stat().st_size
 
 
 def test_only_rows_after_a_place_are_set_aside_when_that_is_asked_for(tmp_path: Path) -> None:

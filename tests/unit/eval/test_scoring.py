@@ -122,3 +122,20 @@ def test_a_reply_that_only_calls_a_tool_is_an_answer() -> None:
     calls = [{"function": {"name": "book", "arguments": "{}"}}]
     [answer] = score([case], [], [prediction(case, None, tool_calls=calls)], ["tuned"])
     assert (answer.state, answer.passed) == ("answered", True)
+
+
+def test_a_reports_own_json_is_as_undecided_as_what_it_was_written_from() -> None:
+    unknown: dict[str, Any] = {"kind": "length", "unit": "tokens", "max": 5}
+    answer = judged([unknown], "a")
+    assert ScoredAnswer.model_validate_json(answer.model_dump_json()).undecided
+
+
+def test_tokens_are_those_that_the_server_counted_and_no_attempt_is_made_of_what_is_not_asked() -> (
+    None
+):
+    demand = {"kind": "length", "unit": "tokens", "max": 5}
+    case = Case.model_validate({"id": "a", "question": "q", "assertions": [demand]})
+    for tokens, passed in ((5, True), (6, False), ("many", None)):
+        row = prediction(case, "a").model_copy(update={"usage": {"completion_tokens": tokens}})
+        assert [a.passed for a in score([case], [], [row], ["tuned"])] == [passed]
+    assert [a.attempts for a in score([case], [], [], ["tuned"])] == [0]
