@@ -85,9 +85,9 @@ def checked(truth: Truth, address: str) -> ParityReport:
 
 
 def test_a_served_run_is_the_trained_model_and_the_command_says_so(
-    server: RunningServer, workshop: Workshop
+    server: RunningServer, demo: Demo, workshop: Workshop
 ) -> None:
-    words = ("--run", "latest", "--against", server.url, "--rows", "4", "--json")
+    words = ("--run", demo.run.path.name, "--against", server.url, "--rows", "4", "--json")
     finished = workshop.call("python", "deploy/parity.py", *words)
     assert finished.exit_code == 0, finished.said
     document = finished.document

@@ -14,7 +14,7 @@ from support_asking import (
     check_stream_is_whole,
     replies,
 )
-from support_e2e import RunningServer, exact, report_of
+from support_e2e import Demo, RunningServer, exact, report_of
 
 from palmswift.eval.report import read_report
 from palmswift.files import read_jsonl
@@ -59,7 +59,7 @@ def test_the_log_probabilities_of_a_reference_come_in_both_ways_and_agree(
 
 
 def test_the_suite_finds_the_same_answers_as_behind_swift_deploy(
-    vllm_server: RunningServer, tmp_path: Path
+    vllm_server: RunningServer, demo: Demo, tmp_path: Path
 ) -> None:
     finished = vllm_server.workshop.call(
         *("python", "eval/run.py", "--suite", "eval/suites/clinic.yaml", "--max-samples", "40"),
@@ -68,7 +68,7 @@ def test_the_suite_finds_the_same_answers_as_behind_swift_deploy(
     )
     assert finished.exit_code == 0, finished.said
     report = read_report(tmp_path / "report" / "evaluation_report.json")
-    served_by_swift = report_of(vllm_server.workshop.run_of("demo_cpu"))
+    served_by_swift = report_of(demo.run)
     assert exact(report, "tuned") >= min(0.9, exact(served_by_swift, "tuned"))
     rows = list(read_jsonl(tmp_path / "report" / "predictions.jsonl"))
     assert len({row["fingerprint"] for row in rows}) == 1
