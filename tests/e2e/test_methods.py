@@ -148,7 +148,7 @@ def share(asked: list[Asked], scored: list[Scored], answers: dict[str, str]) -> 
 
 def assert_preference_turned(bench: Bench, run: RunFolder) -> None:
     """The base prefers and gives the bad answers, the trained model the good ones; of questions
-    that were held out most good ones have become likelier beside the bad, which are given less."""
+    that were held out most good ones have become likelier beside the bad, which are not given."""
     pairs = pairs_of(bench, run)
     before, after = bench.ask_base(run, pairs.trained), bench.ask_run(run, pairs.trained)
     assert mean(margin > 0 for margin in margins(before)) <= 0.25
@@ -158,10 +158,10 @@ def assert_preference_turned(bench: Bench, run: RunFolder) -> None:
     assert share(pairs.trained, after, pairs.good) >= 0.3
     base, tuned = bench.ask_base(run, pairs.held_out), bench.ask_run(run, pairs.held_out)
     gained = [new - old for new, old in zip(margins(tuned), margins(base), strict=True)]
-    assert mean(gained) >= 0.5
-    assert mean(gain > 0 for gain in gained) > 0.5
+    assert mean(gained) >= 0.75
+    assert mean(gain > 0 for gain in gained) >= 0.6
     assert share(pairs.held_out, base, pairs.bad) >= 0.75
-    assert share(pairs.held_out, tuned, pairs.bad) <= 0.75 * share(pairs.held_out, base, pairs.bad)
+    assert share(pairs.held_out, tuned, pairs.bad) <= 0.4
 
 
 @pytest.mark.parametrize("task", PREFERENCE)
@@ -240,7 +240,7 @@ def test_raw_text_makes_held_out_text_likelier_and_is_continued(bench: Bench) ->
     for one, other in zip(before, after, strict=True):
         assert other.logps[0] > 0.75 * one.logps[0]  # a quarter fewer nats, each text
     corpus = (run.data / "train.jsonl").read_text(encoding="utf-8")
-    assert mean(speaks(one.greedy, corpus) for one in bench.ask_run(run, trained)) > 0.5
+    assert mean(speaks(one.greedy, corpus) for one in bench.ask_run(run, trained)) >= 0.8
     assert mean(speaks(one.greedy, corpus) for one in bench.ask_base(run, trained)) <= 0.2
 
 

@@ -52,6 +52,6 @@ exec swift rlhf \
     --target_modules all-linear \
     --beta 1.0 \
     --num_train_epochs 6 \
-    --learning_rate 0.001 \
+    --learning_rate 0.002 \
     --metric_for_best_model eval_loss \
     --greater_is_better false

@@ -45,8 +45,8 @@ exec swift pt \
     --logging_steps 5 \
     --report_to tensorboard \
     --check_model false \
-    --early_stop_interval 2 \
+    --early_stop_interval 3 \
     --num_train_epochs 40 \
-    --learning_rate 0.004 \
+    --learning_rate 0.003 \
     --metric_for_best_model eval_loss \
     --greater_is_better false

@@ -52,7 +52,7 @@ exec swift rlhf \
     --target_modules all-linear \
     --beta 2.0 \
     --simpo_gamma 1.0 \
-    --cpo_alpha 1.0 \
+    --cpo_alpha 0.5 \
     --num_train_epochs 6 \
     --learning_rate 0.001 \
     --metric_for_best_model eval_loss \
