@@ -101,6 +101,8 @@ def _list(args: argparse.Namespace, console: Console) -> Done:
         right = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
         console.say("  ".join([*left, *right]).rstrip())
     for line in lines:
+        if line.job is not None and line.state != "done":
+            console.note(f"{line.run}: {line.job}")
         if line.state in ("failed", "damaged") and line.remark:
             console.note(f"{line.run}: {line.remark}")
         elif line.state in ("died", "interrupted"):
