@@ -79,21 +79,18 @@ class Server:
         folder: Path,
         run: Path | None = None,
         detached: bool = False,
-        outlives_us: bool = True,
         registry: Path | None = None,
         note: Callable[[str], object] = lambda line: None,
         grace: float = 10.0,
     ) -> None:
         """`note` is told what goes on; `grace` is seconds between TERM and KILL.
 
-        The server of a launcher that is killed is still listed and can be stopped; one that
-        nobody would look for (`outlives_us` false) ends with it.
+        The server ends with us, even if we are killed, until it is left to itself (`leave`).
         """
         self.spec = spec
         self.folder = folder
         self.run = run
         self.detached = detached
-        self.outlives_us = outlives_us
         self.registry = registry or servers_dir()
         self.note = note
         self.grace = grace
@@ -147,7 +144,6 @@ class Server:
             log=self.log,
             env={**command.env, **secret},
             grace=self.grace,
-            outlives_us=self.outlives_us,
         )
         process.start()
         self._process = process
@@ -236,8 +232,9 @@ class Server:
 
     def leave(self) -> ServerState:
         """Let the server outlive the block (and us); its state."""
-        if self.state is None:
+        if self.state is None or self._process is None:
             raise RuntimeError("the server was not started")
+        self._process.let_go()
         self._process = None
         return self.state
 
