@@ -233,6 +233,7 @@ def test_a_dry_run_prints_the_command_and_starts_nothing(
         (["--model", "m/m", "--set", "max_batchsize=1"], "did you mean max_batch_size"),
         (["--model", "m/m", "--ready-timeout", "-1"], "--ready-timeout"),
         (["--model", "m/m", "--backend", "mlx"], "invalid choice"),
+        (["--model", "m/m", "--backend", "sglang", "--server", "vllm"], "leave one of them out"),
     ],
 )
 def test_what_cannot_be_served_is_said_without_a_trace(
