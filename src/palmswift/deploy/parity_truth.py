@@ -128,7 +128,7 @@ def truth_of_run(run: RunFolder, *, most: int, max_tokens: int) -> Truth:
     spec = truth_spec(run, prompts_of(run, most), max_tokens)
     if (found := _kept(run, spec)) is not None:
         return found
-    document = _ask(run, spec, _key(spec))
+    document = _ask(run, spec, truth_key(spec))
     write_text(run.path / _KEPT, document.model_dump_json())
     return document
 
@@ -143,10 +143,10 @@ def _kept(run: RunFolder, spec: TruthSpec) -> Truth | None:
         found = Truth.model_validate_json((run.path / _KEPT).read_bytes())
     except (OSError, ValidationError):
         return None
-    return found if found.key == _key(spec) else None
+    return found if found.key == truth_key(spec) else None
 
 
-def _key(spec: TruthSpec) -> str:
+def truth_key(spec: TruthSpec) -> str:
     """Changes with what was asked and with the weights that were asked."""
     weights = Path(spec.adapter or str(spec.model["model"]))
     stamp = [
