@@ -190,6 +190,7 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
 
     chosen = _chosen(args)
     check_spec(chosen.spec)
+    chosen = _on_this_card(args, chosen, console)
     if args.dry_run:
         return _dry_run(chosen.spec, console)
     from palmswift.deploy.server import Server
@@ -217,6 +218,16 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
         state = server.leave()
     phases = {phase.name: phase.seconds for phase in server.phases}
     return Done({**state.model_dump(mode="json"), "ready_seconds": phases})
+
+
+def _on_this_card(args: argparse.Namespace, chosen: _Chosen, console: Console) -> _Chosen:
+    """With the planner's context, requests and memory, where there is a card."""
+    from palmswift.deploy.fitting import fitted
+    from palmswift.deploy.settings import parse_settings
+
+    recipe = None if chosen.run is None else chosen.run.recipe
+    asked = parse_settings(args.set)
+    return chosen._replace(spec=fitted(chosen.spec, recipe, asked=asked, note=console.note))
 
 
 def _truth(chosen: _Chosen, console: Console) -> Truth | Checked | None:

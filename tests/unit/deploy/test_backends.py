@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from support_deploy import adapter_folder, model_folder, spec_of
@@ -25,7 +25,7 @@ from palmswift.recipes.catalogue import check_value, load_catalogue
 TRAINED = {"template": "qwen3", "torch_dtype": "bfloat16", "enable_thinking": False}
 
 
-def served(folder: Path, backend: str, **changes: object) -> ServerSpec:
+def served(folder: Path, backend: str, **changes: Any) -> ServerSpec:
     """A whole model of 4096 tokens, trained as TRAINED says."""
     spec = spec_of(folder, backend=backend, **{"swift": TRAINED, **changes})
     config = {"model_type": "qwen3", "max_position_embeddings": 4096}
