@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from palmswift.deploy.spec import ServerSpec, adapter_rank
+from palmswift.deploy.adapters import adapter_rank
+from palmswift.deploy.spec import ServerSpec
 from palmswift.deploy.vllm_server import adapters_of
 from palmswift.errors import InputError
 from palmswift.plan.serving import (
