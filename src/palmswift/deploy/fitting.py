@@ -71,6 +71,18 @@ def fitted(
     return _held_to_its_length(spec.model_copy(update={"swift": {**spec.swift, **settings}}))
 
 
+def planned(spec: ServerSpec, recipe: Recipe) -> ServerSpec:
+    """The spec with the planner's numbers for the card that `recipe` is made for, no desktop on it.
+
+    What the spec says stays. The spec as it is where nothing is predicted, or nothing fits.
+    """
+    server = _server(spec, recipe) if recipe.needs_gpu else None
+    if server is None:
+        return spec
+    card = ServingConditions(gpu_mib=recipe.budget.gpu_mib, desktop_mib=0)
+    return spec.model_copy(update={"swift": {**plan_server(server, card).settings, **spec.swift}})
+
+
 def _held_to_its_length(spec: ServerSpec) -> ServerSpec:
     """The spec whose `max_model_len` bounds requests with ms-swift's own engine too.
 
