@@ -27,7 +27,7 @@ import requests
 
 from palmswift.deploy.ports import free_port
 from palmswift.deploy.spec import spec_of_run
-from palmswift.eval.report import JSON_NAME, EvaluationReport, read_report
+from palmswift.eval.reports.report import JSON_NAME, EvaluationReport, read_report
 from palmswift.launchers.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,9 +69,12 @@ class Finished(NamedTuple):
 class Workshop:
     """A user's working folder, in which the commands of the README are run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, models: Path | None = None) -> None:
+        """`models` is shared with other working folders."""
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        if models is not None:
+            (folder / "models").symlink_to(models)
         for name in COPIED:
             source = ROOT / name
             if source.is_dir():
