@@ -7,6 +7,7 @@ Python may be another one (PALMSWIFT_MLX_PYTHON).
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -64,6 +65,18 @@ def problems() -> Iterator[Problem]:
             remedy = "pip install mlx-lm there"
             remedy += "" if sys.platform == "darwin" else ", and 'mlx[cpu]'"
         yield Problem(f"mlx-lm is not installed in {python()}", remedy=remedy)
+
+
+def versions() -> dict[str, str]:
+    """Versions of mlx and mlx-lm in the Python that has them; empty when they cannot be asked."""
+    ask = "import importlib.metadata as m, json; "
+    ask += "print(json.dumps({name: m.version(name) for name in ('mlx', 'mlx-lm')}))"
+    try:
+        done = subprocess.run([python(), "-c", ask], capture_output=True, text=True)
+        found = json.loads(done.stdout) if done.returncode == 0 else {}
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(said) for name, said in found.items()}
 
 
 def token_file(folder: Path, split: str) -> Path:

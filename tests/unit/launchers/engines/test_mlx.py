@@ -15,6 +15,7 @@ from palmswift.errors import ChildError, InputError
 from palmswift.launchers.arguments import TrainingPaths
 from palmswift.launchers.engines import mlx_engine
 from palmswift.launchers.engines.mlx_engine import command, configuration, files
+from palmswift.launchers.record import package_versions
 from palmswift.recipes.recipe import Recipe
 from palmswift.recipes.yaml_text import parse
 
@@ -118,6 +119,18 @@ def test_the_python_that_has_mlx_may_be_another_one(monkeypatch: pytest.MonkeyPa
     assert "could not be started" in problem.what
     monkeypatch.setenv("PALMSWIFT_MLX_PYTHON", sys.executable)
     assert all("mlx-lm is not installed" in problem.what for problem in mlx_engine.problems())
+
+
+def test_a_run_records_the_versions_of_the_python_that_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho \'{"mlx": "1.2", "mlx-lm": "3.4"}\'\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("PALMSWIFT_MLX_PYTHON", str(python))
+    assert package_versions(_recipe()).items() >= {"mlx": "1.2", "mlx-lm": "3.4"}.items()
+    monkeypatch.setenv("PALMSWIFT_MLX_PYTHON", str(tmp_path / "none"))
+    assert "python" in package_versions(_recipe())
 
 
 @pytest.mark.parametrize(
