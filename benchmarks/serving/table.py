@@ -78,10 +78,10 @@ def _starts(record: dict[str, Any]) -> str:
     phases = ", ".join(f"{name} {s:.1f}" for name, s in ours.items() if name != "all")
     count = len(next(iter(record["rounds"].values())))
     return (
-        f"From the command to the first completion (medians of {count} starts each, in turn): bare `swift deploy` {bare['all']:.1f} s, of which its wrapper"
-        f" {bare['starting']:.1f}; `deploy/serve.py` {ours['all']:.1f} s ({phases}), a ratio of"
-        f" {record['ratio_of_all']:.2f}. What is left is the import of torch, transformers and"
-        " ms-swift."
+        f"From the command to the first completion (medians of {count} starts each, in turn): bare"
+        f" `swift deploy` {bare['all']:.1f} s, of which its wrapper {bare['starting']:.1f};"
+        f" `deploy/serve.py` {ours['all']:.1f} s ({phases}), a ratio of {record['ratio_of_all']:.2f}."
+        " What is left is the import of torch, transformers and ms-swift."
     )
 
 
@@ -94,8 +94,8 @@ def _path(record: dict[str, Any]) -> str:
     return (
         "A request for one token, one at a time, as a ratio to bare `swift deploy`:"
         f" {', '.join(ours)} ({record['requests_each']} requests each, in turn; a server's odd and"
-        f" even requests differ by {record['noise']:.3f}). The process that listens is ms-swift's own"
-        f" (`{listening['program']}`): nothing of ours stands between it and its clients."
+        f" even requests differ by {record['noise']:.3f}). The process that listens is ms-swift's"
+        f" own (`{listening['program']}`): nothing of ours stands between it and its clients."
     )
 
 
