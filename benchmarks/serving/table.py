@@ -80,7 +80,7 @@ def _starts(record: dict[str, Any]) -> str:
     return (
         f"From the command to the first completion (medians of {count} starts each, in turn): bare"
         f" `swift deploy` {bare['all']:.1f} s, of which its wrapper {bare['starting']:.1f};"
-        f" `deploy/serve.py` {ours['all']:.1f} s ({phases}), a ratio of {record['ratio_of_all']:.2f}."
+        f" `deploy/serve.py` {ours['all']:.1f} s ({phases}), ratio {record['ratio_of_all']:.2f}."
         " What is left is the import of torch, transformers and ms-swift."
     )
 
