@@ -36,7 +36,13 @@ from palmswift.deploy.state import (
 from palmswift.deploy.vllm_server import vllm_arguments
 from palmswift.errors import ChildError
 from palmswift.files import write_text
-from palmswift.launchers.render import PROGRAM_VARIABLE, Rendered, render_command
+from palmswift.launchers.render import (
+    PROGRAM_VARIABLE,
+    Rendered,
+    direct_words,
+    render_command,
+    swift_program,
+)
 from palmswift.launchers.run_folder import utc_now
 from palmswift.process import ProcessGroup, group_members, uninterrupted
 from palmswift.recipes.recipe import SwiftValue
@@ -153,7 +159,7 @@ class Server:
         variable = KEY_VARIABLE if self.spec.server == "swift" else vllm_server.KEY_VARIABLE
         secret = {} if key is None else {variable: key.get_secret_value()}
         process = ProcessGroup(
-            command.argv,
+            direct_words(command),
             log=self.log,
             env={**command.env, **secret},
             grace=self.grace,
@@ -189,7 +195,7 @@ class Server:
         `ChildError`, with the end of the log explained: the server ended, moved to another port,
         refused the completion, does not ask for its key, or took longer than `ready_timeout`.
         """
-        watch = StartWatch(self.log, self.note)
+        watch = StartWatch(self.log, self.note, self._first_phase())
         deadline = time.monotonic() + self.spec.ready_timeout
         refusals = 0
         while True:
@@ -212,6 +218,13 @@ class Server:
             time.sleep(_POLL_SECONDS)
         self.phases = watch.finish()
         self._require_key_asked()
+
+    def _first_phase(self) -> str:
+        """What goes on first: `swift` says when its child is started, the others import at once."""
+        if self.spec.server == "vllm":
+            return "importing vLLM"
+        words, swift = self._process.argv if self._process else [], swift_program()
+        return "starting swift" if words[: len(swift)] == swift else "importing ms-swift"
 
     def _ask(self, deadline: float) -> Answer:
         key = self.spec.api_key
