@@ -105,8 +105,10 @@ def _sha256(path: Path) -> str:
 def _address() -> str:
     """Where the source package lies, as the package index says that pip is set to."""
     settings = pip_settings(sys.executable)
-    words = [sys.executable, "-m", "uv", "pip", "compile", "-", "--no-deps", "--no-header", "-q"]
-    words += ["--format", "pylock.toml", "--no-binary", PACKAGE, *uv_arguments(settings)]
+    beside = Path(sys.executable).with_name("uv")
+    words = [str(beside) if beside.is_file() else "uv", "pip", "compile", "-", "--no-deps", "-q"]
+    words += ["--no-header", "--format", "pylock.toml", "--no-binary", PACKAGE]
+    words += uv_arguments(settings)
     try:
         done = subprocess.run(
             words,
@@ -118,7 +120,7 @@ def _address() -> str:
             timeout=300,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise _failed(f"uv did not say where it lies: {error}") from error
+        raise _failed(f"uv (pip install uv) does not say where it lies: {error}") from error
     found = _WHERE.search(done.stdout)
     if done.returncode or found is None:
         last = (done.stderr.strip() or done.stdout.strip() or "no source package").splitlines()[-1]
