@@ -9,11 +9,11 @@ from typing import Any
 
 from support_e2e import RunningServer
 
-from palmswift.eval.bench_report import BenchReport
-from palmswift.eval.client import Client, Reply
-from palmswift.eval.endpoint import Endpoint
-from palmswift.eval.fingerprint import Fingerprint, same, take
-from palmswift.eval.retry import RetryPolicy
+from palmswift.eval.asking.client import Client, Reply
+from palmswift.eval.asking.endpoint import Endpoint
+from palmswift.eval.asking.fingerprint import Fingerprint, same, take
+from palmswift.eval.asking.retry import RetryPolicy
+from palmswift.eval.load.bench_report import BenchReport
 
 WITHOUT_THINKING: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": False}}
 

@@ -27,7 +27,7 @@ import requests
 
 from palmswift.deploy.ports import free_port
 from palmswift.deploy.spec import spec_of_run
-from palmswift.eval.report import JSON_NAME, EvaluationReport, read_report
+from palmswift.eval.reports.report import JSON_NAME, EvaluationReport, read_report
 from palmswift.launchers.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]

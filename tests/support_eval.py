@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from palmswift.eval.conversation import Case, canonical_hash
-from palmswift.eval.gate import Gate
-from palmswift.eval.journal import Prediction, RequestError
-from palmswift.eval.retry import RetryPolicy
-from palmswift.eval.suite import Suite
+from palmswift.eval.asking.conversation import Case, canonical_hash
+from palmswift.eval.asking.journal import Prediction, RequestError
+from palmswift.eval.asking.retry import RetryPolicy
+from palmswift.eval.suites.suite import Suite
+from palmswift.eval.verdicts.gate import Gate
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from palmswift.eval.fake_server import Plan
+from palmswift.eval.fake.server import Plan
 
 Material = dict[str, Any]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from palmswift.eval.scoring import ScoredAnswer
+from palmswift.eval.suites.scoring import ScoredAnswer
 
 
 def answers(

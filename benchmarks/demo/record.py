@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from palmswift.errors import PalmswiftError
-from palmswift.eval.report import JSON_NAME, EvaluationReport, read_report
+from palmswift.eval.reports.report import JSON_NAME, EvaluationReport, read_report
 from palmswift.files import write_json
 from palmswift.launchers.run_folder import RunFolder, find_run
 

@@ -27,14 +27,14 @@ from typing import Any
 import requests
 
 from benchmarks.eval.record import fake_server, write_record
-from palmswift.eval.bench_load import Amount, closed_loop, open_loop
-from palmswift.eval.bench_stats import result_of
-from palmswift.eval.client import Client, Reply, encoded
-from palmswift.eval.endpoint import Endpoint
-from palmswift.eval.fake_model import Capacity
-from palmswift.eval.fake_server import FakeServer, Plan
-from palmswift.eval.retry import RetryPolicy
-from palmswift.eval.timing import quantile
+from palmswift.eval.asking.client import Client, Reply, encoded
+from palmswift.eval.asking.endpoint import Endpoint
+from palmswift.eval.asking.retry import RetryPolicy
+from palmswift.eval.asking.timing import quantile
+from palmswift.eval.fake.model import Capacity
+from palmswift.eval.fake.server import FakeServer, Plan
+from palmswift.eval.load.bench_load import Amount, closed_loop, open_loop
+from palmswift.eval.load.bench_stats import result_of
 
 STREAMS = 32
 

@@ -33,8 +33,8 @@ from unittest.mock import patch
 import requests
 
 from benchmarks.eval.record import fake_server, write_record
-from palmswift.eval import journal
-from palmswift.eval.journal import read_journal
+from palmswift.eval.asking import journal
+from palmswift.eval.asking.journal import read_journal
 from palmswift.eval.run import main as evaluate
 
 QUESTIONS = 60

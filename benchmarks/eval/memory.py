@@ -22,11 +22,11 @@ from typing import Any
 from benchmarks.eval.cost import CONCURRENCY, Cost, measured
 from benchmarks.eval.fixed_server import TEXT
 from benchmarks.eval.record import ROOT, serving, write_record
-from palmswift.eval.batch_input import InputFile
-from palmswift.eval.conversation import content_id
-from palmswift.eval.endpoint import Endpoint
-from palmswift.eval.engine import Question, Sampling, Target
-from palmswift.eval.journal import Prediction, line_of
+from palmswift.eval.asking.batch_input import InputFile
+from palmswift.eval.asking.conversation import content_id
+from palmswift.eval.asking.endpoint import Endpoint
+from palmswift.eval.asking.engine import Question, Sampling, Target
+from palmswift.eval.asking.journal import Prediction, line_of
 
 LIMIT_MIB = 200
 

@@ -59,7 +59,7 @@ def fake_server(script: dict[str, Any] | None, folder: Path) -> Iterator[str]:
     """The base URL of a fake server that follows a script, gone after the block."""
     path = folder / "script.json"
     path.write_text(json.dumps(script or {}), encoding="utf-8")
-    words = [sys.executable, "-m", "palmswift.eval.fake_server", str(path)]
+    words = [sys.executable, "-m", "palmswift.eval.fake.server", str(path)]
     with serving(words) as url:
         yield url
 

@@ -25,8 +25,8 @@ from typing import Any
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 
-from palmswift.eval.overlap import rouge
-from palmswift.eval.tokens import characters, lcs_length
+from palmswift.eval.measures.overlap import rouge
+from palmswift.eval.measures.tokens import characters, lcs_length
 
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = ("exact_match", "bleu", "chrf", "rouge", "similarity", "diversity")

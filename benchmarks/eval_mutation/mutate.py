@@ -35,18 +35,18 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS: dict[str, tuple[str, ...]] = {
-    "distributions": ("test_significance.py", "test_power.py"),
-    "significance": ("test_significance.py",),
-    "intervals": ("test_intervals.py",),
-    "power": ("test_power.py",),
-    "sequential": ("test_sequential.py",),
-    "comparison": ("test_verdict.py",),
-    "verdict": ("test_verdict.py",),
-    "gate": ("test_gate.py",),
-    "contamination": ("test_contamination.py",),
-    "scoring": ("test_scoring.py", "test_dialogue.py"),
-    "summary": ("test_report.py", "test_scoring.py"),
-    "journal": ("test_journal.py",),
+    "verdicts.distributions": ("verdicts/test_significance.py", "verdicts/test_power.py"),
+    "verdicts.significance": ("verdicts/test_significance.py",),
+    "verdicts.intervals": ("verdicts/test_intervals.py",),
+    "verdicts.power": ("verdicts/test_power.py",),
+    "verdicts.sequential": ("verdicts/test_sequential.py",),
+    "verdicts.comparison": ("verdicts/test_verdict.py",),
+    "verdicts.verdict": ("verdicts/test_verdict.py",),
+    "verdicts.gate": ("verdicts/test_gate.py",),
+    "verdicts.contamination": ("verdicts/test_contamination.py",),
+    "suites.scoring": ("suites/test_scoring.py", "suites/test_dialogue.py"),
+    "suites.summary": ("reports/test_report.py", "suites/test_scoring.py"),
+    "asking.journal": ("asking/test_journal.py",),
 }
 """Each module to the tests that are to notice what is wrong with it."""
 
@@ -74,6 +74,11 @@ class Mutant(NamedTuple):
             before.splitlines(), self.source.splitlines(), n=0, lineterm=""
         )
         return "\n".join(line for line in lines if not line.startswith(("---", "+++")))
+
+
+def source_of(module: str) -> Path:
+    """The file of a module of palmswift.eval."""
+    return ROOT.joinpath("src", "palmswift", "eval", *module.split(".")).with_suffix(".py")
 
 
 def mutants_of(source: str) -> Iterator[Mutant]:
@@ -163,7 +168,7 @@ def _run_tests(module: str, source: str) -> None:
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, 1)
         os.dup2(nothing, 2)
-        path = ROOT / "src" / "palmswift" / "eval" / f"{module}.py"
+        path = source_of(module)
         sys.meta_path.insert(0, _Finder(f"palmswift.eval.{module}", path, source))
         tests = [str(ROOT / "tests" / "unit" / "eval" / name) for name in TESTS[module]]
         quiet = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile", "mutants"]
@@ -176,14 +181,14 @@ def _run_tests(module: str, source: str) -> None:
 
 def measure(module: str, most: int, seed: int) -> dict[str, Any]:
     """How many of a module's mutants its tests notice."""
-    source = (ROOT / "src" / "palmswift" / "eval" / f"{module}.py").read_text(encoding="utf-8")
+    source = source_of(module).read_text(encoding="utf-8")
     if not survives(module, source):
         raise SystemExit(f"{module}: its tests fail as it is")
     found = list(mutants_of(source))
     drawn = found if len(found) <= most else random.Random(seed).sample(found, most)
     lived = [mutant for mutant in drawn if survives(module, mutant.source)]
     return {
-        "module": f"eval/{module}.py",
+        "module": f"eval/{module.replace('.', '/')}.py",
         "mutants": len(found),
         "tried": len(drawn),
         "noticed": len(drawn) - len(lived),

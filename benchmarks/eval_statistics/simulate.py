@@ -27,10 +27,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from palmswift.eval.intervals import paired_interval
-from palmswift.eval.power import mcnemar_power, mean_power
-from palmswift.eval.sequential import evidence
-from palmswift.eval.significance import Paired, holm, paired_p
+from palmswift.eval.verdicts.intervals import paired_interval
+from palmswift.eval.verdicts.power import mcnemar_power, mean_power
+from palmswift.eval.verdicts.sequential import evidence
+from palmswift.eval.verdicts.significance import Paired, holm, paired_p
 
 ROOT = Path(__file__).resolve().parents[2]
 ALPHA = 0.05

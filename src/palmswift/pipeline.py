@@ -21,8 +21,8 @@ from palmswift.launchers.train import (
 )
 
 if TYPE_CHECKING:
-    from palmswift.eval.report import Against, EvaluationReport
-    from palmswift.eval.suite import Suite
+    from palmswift.eval.reports.report import Against, EvaluationReport
+    from palmswift.eval.suites.suite import Suite
     from palmswift.launchers.run_folder import RunFolder
     from palmswift.recipes.recipe import Recipe
 
@@ -41,7 +41,7 @@ WITHOUT_REFERENCES = ("pt", "kto", "grpo")
 
 def require_questions(recipe: Recipe) -> None:
     """Refuse, before hours of training, a suite that cannot be used or nothing to ask at all."""
-    from palmswift.eval.interop import read_suite
+    from palmswift.eval.suites.interop import read_suite
     from palmswift.paths import project_path
 
     for name in recipe.eval.also:
@@ -63,9 +63,9 @@ def require_questions(recipe: Recipe) -> None:
 
 def suites_of(folder: RunFolder) -> list[Suite]:
     """The suites that the recipe names; without a first one, the rows that the run held out."""
-    from palmswift.eval.dataset import DatasetSource
-    from palmswift.eval.interop import read_suite
-    from palmswift.eval.suite import suite_from_datasets
+    from palmswift.eval.suites.dataset import DatasetSource
+    from palmswift.eval.suites.interop import read_suite
+    from palmswift.eval.suites.suite import suite_from_datasets
     from palmswift.paths import project_path
 
     settings = folder.recipe.eval
@@ -82,9 +82,9 @@ def suites_of(folder: RunFolder) -> list[Suite]:
 
 def against_training(folder: RunFolder, suites: Sequence[Suite]) -> Against:
     """Which cases stand in the rows that the run trained on."""
-    from palmswift.eval.contamination import find_leaks
-    from palmswift.eval.report import Against
-    from palmswift.eval.several import parts_of
+    from palmswift.eval.reports.report import Against
+    from palmswift.eval.suites.several import parts_of
+    from palmswift.eval.verdicts.contamination import find_leaks
 
     trained_on = folder.data / "train.jsonl"
     if not trained_on.is_file():
@@ -100,8 +100,8 @@ def ask_stage(folder: RunFolder, label: str, console: Console) -> None:
     """
     from palmswift.deploy.server import Server
     from palmswift.deploy.spec import base_of_run, spec_of_run
-    from palmswift.eval.endpoint import Endpoint
-    from palmswift.eval.engine import Sampling
+    from palmswift.eval.asking.endpoint import Endpoint
+    from palmswift.eval.asking.engine import Sampling
     from palmswift.eval.evaluation import EvalRun, evaluate
 
     name = f"test_{label}"
@@ -157,7 +157,7 @@ def ask_stage(folder: RunFolder, label: str, console: Console) -> None:
 
 def pipeline_stages(folder: RunFolder, console: Console) -> EvaluationReport:
     """All stages, those that are done left as they are; the evaluation's report."""
-    from palmswift.eval.report import JSON_NAME, read_report
+    from palmswift.eval.reports.report import JSON_NAME, read_report
     from palmswift.launchers.training import train_stages
 
     train_stages(folder, console)

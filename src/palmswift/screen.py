@@ -12,8 +12,8 @@ from palmswift.launchers.run_folder import RunFolder
 from palmswift.recipes.source import shown
 
 if TYPE_CHECKING:
-    from palmswift.eval.report import EvaluationReport
-    from palmswift.eval.summary import Summary
+    from palmswift.eval.reports.report import EvaluationReport
+    from palmswift.eval.suites.summary import Summary
 
 
 class Row(NamedTuple):
@@ -124,7 +124,7 @@ def _measured(summaries: list[Summary]) -> Iterator[tuple[str, list[str]]]:
 
 def _verdicts(report: EvaluationReport) -> Iterator[Row]:
     """Whether the tuned model is better than the base, and what of that is memory alone."""
-    from palmswift.eval.verdict_words import headline, sentences
+    from palmswift.eval.verdicts.verdict_words import headline, sentences
 
     styles = {"helped": "bold green", "hurt": "bold red", "unsafe": "bold red"}
     for verdict in report.comparisons:
@@ -134,7 +134,7 @@ def _verdicts(report: EvaluationReport) -> Iterator[Row]:
 
 
 def _gates(report: EvaluationReport) -> Iterator[Row]:
-    from palmswift.eval.table import bound_words, gate_words
+    from palmswift.eval.reports.table import bound_words, gate_words
 
     failed = [gate for gate in report.gates if gate.state == "failed"]
     for gate in failed:

@@ -10,7 +10,7 @@ import pytest
 import requests
 from support_e2e import Demo, RunningServer, Workshop, exact
 
-from palmswift.eval.report import read_report
+from palmswift.eval.reports.report import read_report
 from palmswift.files import read_jsonl
 
 pytestmark = pytest.mark.e2e

@@ -16,7 +16,7 @@ from support_asking import (
 )
 from support_e2e import Demo, RunningServer, exact, report_of
 
-from palmswift.eval.report import read_report
+from palmswift.eval.reports.report import read_report
 from palmswift.files import read_jsonl
 
 pytestmark = pytest.mark.e2e

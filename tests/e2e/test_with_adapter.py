@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support_e2e import Demo, Workshop, exact, listened_on, ports_of, report_of, served
 
-from palmswift.eval.report import EvaluationReport, read_report
+from palmswift.eval.reports.report import EvaluationReport, read_report
 from palmswift.launchers.run_folder import RunFolder
 
 pytestmark = pytest.mark.e2e

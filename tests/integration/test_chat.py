@@ -11,9 +11,9 @@ from support_eval import call, command
 from support_terminal import Terminal
 
 from palmswift.errors import InputError
-from palmswift.eval.case_file import add_case
-from palmswift.eval.fake_server import FakeServer, Plan
-from palmswift.eval.suite import load_suite
+from palmswift.eval.fake.server import FakeServer, Plan
+from palmswift.eval.suites.case_file import add_case
+from palmswift.eval.suites.suite import load_suite
 
 BASE = {"几点开门": Plan("不知道"), "再见": Plan("bye")}
 TUNED = {"几点开门": Plan("<think>查一下</think>上午八点半"), "再见": Plan("慢走")}

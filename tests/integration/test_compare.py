@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from support_eval import arithmetic, call, command, prediction, sums, write_rows, write_suite
 
-from palmswift.eval.fake_server import FakeServer, Plan
-from palmswift.eval.journal import Journal, Prediction, RequestError
-from palmswift.eval.report import read_report
+from palmswift.eval.asking.journal import Journal, Prediction, RequestError
+from palmswift.eval.fake.server import FakeServer, Plan
+from palmswift.eval.reports.report import read_report
 
 COUNT = 60
 CASES = arithmetic(COUNT)

@@ -16,9 +16,9 @@ import requests
 from support_eval import call, command, sums, write_rows, write_suite
 from support_terminal import Terminal
 
-from palmswift.eval.fake_server import FakeServer, Plan
-from palmswift.eval.journal import read_journal
-from palmswift.eval.report import read_report
+from palmswift.eval.asking.journal import read_journal
+from palmswift.eval.fake.server import FakeServer, Plan
+from palmswift.eval.reports.report import read_report
 from palmswift.files import read_jsonl
 
 COUNT = 120

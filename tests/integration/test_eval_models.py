@@ -10,8 +10,8 @@ import pytest
 from support_eval import ROOT
 
 from palmswift.errors import InputError
-from palmswift.eval.bertscore import bertscore
-from palmswift.eval.perplexity import Passage, from_model
+from palmswift.eval.measures.bertscore import bertscore
+from palmswift.eval.measures.perplexity import Passage, from_model
 from palmswift.recipes.recipe import EmbeddedModel
 
 TEXTS = ["周一休诊，周二开门。", "周二到周日都开门。", "closed on monday", "open", "周一休诊"]

@@ -10,10 +10,10 @@ import pytest
 from support_runs import make_run
 
 from palmswift.command import Console
-from palmswift.eval.conversation import Case
-from palmswift.eval.gate import Gate
-from palmswift.eval.report import EvaluationReport, build_report
-from palmswift.eval.suite import Suite
+from palmswift.eval.asking.conversation import Case
+from palmswift.eval.reports.report import EvaluationReport, build_report
+from palmswift.eval.suites.suite import Suite
+from palmswift.eval.verdicts.gate import Gate
 from palmswift.launchers.run_folder import RunFolder
 from palmswift.screen import Row, closing_rows, show_closing
 

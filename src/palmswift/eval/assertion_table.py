@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from palmswift.eval.assertions import KINDS, Demand
+from palmswift.eval.suites.assertions import KINDS, Demand
 from palmswift.files import with_part, write_text
 from palmswift.paths import project_root
 

@@ -12,11 +12,13 @@ import msgspec
 
 from palmswift.command import Console, Done, make_parser, run
 from palmswift.errors import ChildError, InputError
-from palmswift.eval.answers import Answers
-from palmswift.eval.asking import Asker, find
-from palmswift.eval.batch_input import Form, Input, InputFile, Survey, read_inputs
-from palmswift.eval.conversation import content_id
-from palmswift.eval.engine import Question, Sampling, Target
+from palmswift.eval.asking.answers import Answers
+from palmswift.eval.asking.asking import Asker, find
+from palmswift.eval.asking.batch_input import Form, Input, InputFile, Survey, read_inputs
+from palmswift.eval.asking.conversation import content_id
+from palmswift.eval.asking.engine import Question, Sampling, Target
+from palmswift.eval.asking.journal import Prediction, RequestKey
+from palmswift.eval.asking.think import split_think
 from palmswift.eval.flags import (
     add_asking_flags,
     add_endpoint_flags,
@@ -25,9 +27,7 @@ from palmswift.eval.flags import (
     policy_of,
     sampling_of,
 )
-from palmswift.eval.journal import Prediction, RequestKey
 from palmswift.eval.run import progress_lines
-from palmswift.eval.think import split_think
 from palmswift.files import atomic_bytes
 
 __all__ = ["Input", "main", "read_inputs"]

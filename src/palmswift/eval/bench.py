@@ -11,8 +11,18 @@ from typing import Any, NamedTuple
 
 from palmswift.command import Console, Done, make_parser, run
 from palmswift.errors import ChildError, InputError
-from palmswift.eval.bench_load import Amount, Arrivals, Bodies, closed_loop, open_loop
-from palmswift.eval.bench_report import (
+from palmswift.eval.asking.client import Client
+from palmswift.eval.asking.endpoint import Endpoint
+from palmswift.eval.asking.retry import RetryPolicy
+from palmswift.eval.flags import (
+    add_endpoint_flags,
+    add_sampling_flags,
+    endpoints_of,
+    positive,
+    whole,
+)
+from palmswift.eval.load.bench_load import Amount, Arrivals, Bodies, closed_loop, open_loop
+from palmswift.eval.load.bench_report import (
     HTML_NAME,
     BenchReport,
     cells,
@@ -21,7 +31,7 @@ from palmswift.eval.bench_report import (
     unit,
     write_bench,
 )
-from palmswift.eval.bench_stats import (
+from palmswift.eval.load.bench_stats import (
     Objective,
     RunResult,
     estimate,
@@ -30,17 +40,7 @@ from palmswift.eval.bench_stats import (
     objectives_of,
     result_of,
 )
-from palmswift.eval.client import Client
-from palmswift.eval.endpoint import Endpoint
-from palmswift.eval.flags import (
-    add_endpoint_flags,
-    add_sampling_flags,
-    endpoints_of,
-    positive,
-    whole,
-)
 from palmswift.eval.loop import run_interruptible
-from palmswift.eval.retry import RetryPolicy
 
 _EXAMPLES = """
 python eval/bench.py --endpoint http://127.0.0.1:8000/v1 --concurrency 1 8 32
@@ -162,7 +162,7 @@ def _bodies(path: Path | None, model: str, request: dict[str, Any]) -> Bodies:
     if path is None:
         conversations = None
     else:
-        from palmswift.eval.batch_input import InputFile
+        from palmswift.eval.asking.batch_input import InputFile
 
         file = InputFile(path)
         survey = file.survey()

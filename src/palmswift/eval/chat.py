@@ -14,11 +14,11 @@ from typing import NoReturn
 
 from palmswift.command import Console, Done, make_parser, run
 from palmswift.errors import INTERRUPTED, InputError, PalmswiftError
-from palmswift.eval.asking import find_model
+from palmswift.eval.asking.asking import find_model
+from palmswift.eval.asking.client import Client
+from palmswift.eval.asking.talk import Talk, Turn, ask
 from palmswift.eval.batch import read_inputs
-from palmswift.eval.case_file import add_case
 from palmswift.eval.chat_screen import Screen, SideBySide
-from palmswift.eval.client import Client
 from palmswift.eval.flags import (
     add_endpoint_flags,
     add_sampling_flags,
@@ -27,7 +27,7 @@ from palmswift.eval.flags import (
     sampling_of,
 )
 from palmswift.eval.loop import run_interruptible
-from palmswift.eval.talk import Talk, Turn, ask
+from palmswift.eval.suites.case_file import add_case
 
 _HELP = """\
 /reset         forget the conversation

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from palmswift.command import Console
-from palmswift.eval.talk import Turn
-from palmswift.eval.think import Piece
+from palmswift.eval.asking.talk import Turn
+from palmswift.eval.asking.think import Piece
 
 if TYPE_CHECKING:
     from rich.live import Live

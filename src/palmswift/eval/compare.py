@@ -12,12 +12,12 @@ from palmswift.command import Console, Done, make_parser, run
 from palmswift.errors import InputError
 
 if TYPE_CHECKING:
-    from palmswift.eval.report import EvaluationReport
-    from palmswift.eval.scoring import ScoredAnswer
-    from palmswift.eval.several import Part
-    from palmswift.eval.suite import Suite
-    from palmswift.eval.verdict import ShipVerdict
-    from palmswift.eval.verdict_words import Language
+    from palmswift.eval.reports.report import EvaluationReport
+    from palmswift.eval.suites.scoring import ScoredAnswer
+    from palmswift.eval.suites.several import Part
+    from palmswift.eval.suites.suite import Suite
+    from palmswift.eval.verdicts.verdict import ShipVerdict
+    from palmswift.eval.verdicts.verdict_words import Language
 
 _EXAMPLES = """
 python eval/compare.py base.jsonl tuned.jsonl --suite eval/suites/clinic.yaml
@@ -76,7 +76,7 @@ def language() -> Language:
 
 
 def _body(args: argparse.Namespace, console: Console) -> Done:
-    from palmswift.eval.verdict_words import headline
+    from palmswift.eval.verdicts.verdict_words import headline
 
     report = compared(
         args.base,
@@ -90,8 +90,8 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
     for verdict in report.comparisons:
         show_verdict(verdict, args.lang, console)
     if args.out is not None:
-        from palmswift.eval.report import HTML_NAME
-        from palmswift.eval.report_files import write_report
+        from palmswift.eval.reports.report import HTML_NAME
+        from palmswift.eval.reports.report_files import write_report
 
         write_report(report, args.out)
         console.say(f"report: {args.out / HTML_NAME}")
@@ -139,9 +139,9 @@ def compared(
 
     InputError: a file cannot be read, does not have the model, or no case is in both.
     """
-    from palmswift.eval.comparison import Options
-    from palmswift.eval.interop import read_suite
-    from palmswift.eval.report import Against, EndpointInfo, report_of
+    from palmswift.eval.reports.report import Against, EndpointInfo, report_of
+    from palmswift.eval.suites.interop import read_suite
+    from palmswift.eval.verdicts.comparison import Options
 
     asked = [read_suite(path) for path in suites]
     first = _side(base, "base", asked, note)
@@ -162,7 +162,7 @@ def compared(
     parts = _joined_parts(first.parts, second.parts)
     found = None
     if training:
-        from palmswift.eval.contamination import find_leaks
+        from palmswift.eval.verdicts.contamination import find_leaks
 
         found = find_leaks([case for part in parts for case in part.cases], training)
     infos = [
@@ -201,8 +201,8 @@ def _labels(first: _Side, second: _Side, base: Path, tuned: Path | None) -> tupl
 
 
 def _side(path: Path, label: str, suites: Sequence[Suite], note: Console | None) -> _Side:
-    from palmswift.eval.foreign import as_predictions, kind_of, read_graded
-    from palmswift.eval.several import Part, parts_of
+    from palmswift.eval.reports.foreign import as_predictions, kind_of, read_graded
+    from palmswift.eval.suites.several import Part, parts_of
 
     path = _file(path)
     if path.suffix == ".json":
@@ -216,8 +216,8 @@ def _side(path: Path, label: str, suites: Sequence[Suite], note: Console | None)
         return _Side([Part(graded.suite, graded.suite.cases)], {label: graded.answers})
     if not suites:
         raise InputError(f"{path}: answers are graded by their suite", remedy="--suite S.yaml")
-    from palmswift.eval.journal import read_journal
-    from palmswift.eval.scoring import score
+    from palmswift.eval.asking.journal import read_journal
+    from palmswift.eval.suites.scoring import score
 
     own = kind == "journal"
     rows = list(read_journal(path)) if own else as_predictions(path, label, suites)
@@ -236,7 +236,7 @@ def _side(path: Path, label: str, suites: Sequence[Suite], note: Console | None)
 
 def _file(path: Path) -> Path:
     """The file that is meant by a path: a report for a folder of one, or for a run."""
-    from palmswift.eval.report import JSON_NAME
+    from palmswift.eval.reports.report import JSON_NAME
 
     if path.is_dir():
         for inside in (path / JSON_NAME, path / "eval" / JSON_NAME):
@@ -257,10 +257,10 @@ def _file(path: Path) -> Path:
 
 def _of_report(path: Path) -> _Side:
     """A report's answers, and its suites without what they demand: the answers are graded."""
-    from palmswift.eval.conversation import Case
-    from palmswift.eval.report import read_report
-    from palmswift.eval.several import Part
-    from palmswift.eval.suite import Suite
+    from palmswift.eval.asking.conversation import Case
+    from palmswift.eval.reports.report import read_report
+    from palmswift.eval.suites.several import Part
+    from palmswift.eval.suites.suite import Suite
 
     report = read_report(path)
     if not report.cases:
@@ -298,7 +298,7 @@ def _of_report(path: Path) -> _Side:
 
 def _joined_parts(first: Sequence[Part], second: Sequence[Part]) -> list[Part]:
     """The suites of both sides, each with the cases of either."""
-    from palmswift.eval.several import Part
+    from palmswift.eval.suites.several import Part
 
     joined: dict[str, Part] = {}
     # Two files of one task may bear two names; what is compared is the case.
@@ -320,7 +320,7 @@ def show_verdict(verdict: ShipVerdict, language: Language, console: Console) -> 
     from rich.table import Table
     from rich.text import Text
 
-    from palmswift.eval.verdict_words import (
+    from palmswift.eval.verdicts.verdict_words import (
         amount_words,
         headline,
         interval_words,

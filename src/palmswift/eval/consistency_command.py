@@ -9,10 +9,11 @@ from typing import Any
 
 from palmswift.command import Console, Done, make_parser, run
 from palmswift.errors import InputError
-from palmswift.eval.asking import Asker, find
-from palmswift.eval.consistency import Consistency, Drifted, Estimate, consistency, differing
-from palmswift.eval.endpoint import Endpoint
-from palmswift.eval.engine import Question
+from palmswift.eval.asking.asking import Asker, find
+from palmswift.eval.asking.endpoint import Endpoint
+from palmswift.eval.asking.engine import Question
+from palmswift.eval.asking.journal import read_journal
+from palmswift.eval.asking.think import split_think
 from palmswift.eval.flags import (
     add_endpoint_flags,
     add_sampling_flags,
@@ -21,10 +22,15 @@ from palmswift.eval.flags import (
     sampling_of,
     whole,
 )
-from palmswift.eval.journal import read_journal
-from palmswift.eval.scoring import score
-from palmswift.eval.suite import Suite, load_suite
-from palmswift.eval.think import split_think
+from palmswift.eval.measures.consistency import (
+    Consistency,
+    Drifted,
+    Estimate,
+    consistency,
+    differing,
+)
+from palmswift.eval.suites.scoring import score
+from palmswift.eval.suites.suite import Suite, load_suite
 from palmswift.files import write_json
 
 _EXAMPLES = """

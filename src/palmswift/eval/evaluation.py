@@ -9,13 +9,13 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from palmswift.errors import ChildError, InputError
-from palmswift.eval.asking import Asker, find
-from palmswift.eval.conversation import Case
-from palmswift.eval.dialogue import Answers, depths
-from palmswift.eval.endpoint import Endpoint
-from palmswift.eval.engine import Outcome, Progress, Question, Sampling
-from palmswift.eval.journal import Prediction, RequestKey, read_journal
-from palmswift.eval.report import (
+from palmswift.eval.asking.asking import Asker, find
+from palmswift.eval.asking.conversation import Case
+from palmswift.eval.asking.endpoint import Endpoint
+from palmswift.eval.asking.engine import Outcome, Progress, Question, Sampling
+from palmswift.eval.asking.journal import Prediction, RequestKey, read_journal
+from palmswift.eval.asking.retry import RetryPolicy
+from palmswift.eval.reports.report import (
     HTML_NAME,
     NOTHING,
     PREDICTIONS_NAME,
@@ -24,10 +24,10 @@ from palmswift.eval.report import (
     MeasuredDrift,
     build_report,
 )
-from palmswift.eval.report_files import write_report
-from palmswift.eval.retry import RetryPolicy
-from palmswift.eval.several import parts_of
-from palmswift.eval.suite import Suite
+from palmswift.eval.reports.report_files import write_report
+from palmswift.eval.suites.dialogue import Answers, depths
+from palmswift.eval.suites.several import parts_of
+from palmswift.eval.suites.suite import Suite
 
 DRIFT_NAME = "drift.json"
 
@@ -114,7 +114,7 @@ def evaluate(
 
 def with_findings(against: Against, out: Path) -> Against:
     """With what eval/judge.py and eval/perplexity.py have left in `out`, where they were run."""
-    from palmswift.eval.judge_report import JUDGE_NAME, read_judge_report
+    from palmswift.eval.judging.judge_report import JUDGE_NAME, read_judge_report
 
     if (out / JUDGE_NAME).is_file():
         against = against._replace(judges=read_judge_report(out / JUDGE_NAME))
@@ -125,7 +125,7 @@ def with_findings(against: Against, out: Path) -> Against:
 
 def _drift(path: Path) -> MeasuredDrift | None:
     """The change over all passages in a file of `eval/perplexity.py --out`; None: of one model."""
-    from palmswift.eval.drift import Drift
+    from palmswift.eval.measures.drift import Drift
 
     try:
         document = json.loads(path.read_bytes())

@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 from palmswift.errors import InputError, Problem
-from palmswift.eval.endpoint import Endpoint, parse_endpoints
-from palmswift.eval.engine import Sampling
-from palmswift.eval.pace import Limits
-from palmswift.eval.retry import RetryPolicy
+from palmswift.eval.asking.endpoint import Endpoint, parse_endpoints
+from palmswift.eval.asking.engine import Sampling
+from palmswift.eval.asking.pace import Limits
+from palmswift.eval.asking.retry import RetryPolicy
 
 
 def whole(text: str) -> int:

@@ -10,8 +10,8 @@ from typing import Any
 
 from palmswift.command import Console, Done, make_parser, run
 from palmswift.errors import InputError
-from palmswift.eval.answer_files import is_journal, read_candidates
-from palmswift.eval.asking import Asker, Found, find
+from palmswift.eval.asking.asking import Asker, Found, find
+from palmswift.eval.asking.journal import read_journal
 from palmswift.eval.flags import (
     add_asking_flags,
     add_endpoint_flags,
@@ -21,13 +21,13 @@ from palmswift.eval.flags import (
     sampling_of,
     whole,
 )
-from palmswift.eval.journal import read_journal
-from palmswift.eval.judge import Candidate, Comparison, Judge
-from palmswift.eval.judge_probes import WORDS, diagnose
-from palmswift.eval.judge_report import JUDGE_NAME, JudgeReport, build
-from palmswift.eval.ratings import read_all
-from palmswift.eval.rubrics import chosen, load_rubrics
-from palmswift.eval.suite import load_suite
+from palmswift.eval.judging.answer_files import is_journal, read_candidates
+from palmswift.eval.judging.judge import Candidate, Comparison, Judge
+from palmswift.eval.judging.judge_probes import WORDS, diagnose
+from palmswift.eval.judging.judge_report import JUDGE_NAME, JudgeReport, build
+from palmswift.eval.judging.ratings import read_all
+from palmswift.eval.judging.rubrics import chosen, load_rubrics
+from palmswift.eval.suites.suite import load_suite
 from palmswift.files import write_json
 
 _JOURNAL = "judgements.jsonl"

@@ -14,15 +14,15 @@ from palmswift.command import Console, Done, make_parser, run
 from palmswift.data.read import read_rows
 from palmswift.data.row import Rejection
 from palmswift.errors import InputError
-from palmswift.eval.answer_files import (
+from palmswift.eval.asking.conversation import Message, content_id, messages_of
+from palmswift.eval.flags import whole
+from palmswift.eval.judging.answer_files import (
     ANSWER_KEYS,
     QUESTION_KEYS,
     REFERENCE_KEYS,
     first_text,
 )
-from palmswift.eval.conversation import Message, content_id, messages_of
-from palmswift.eval.flags import whole
-from palmswift.eval.suite import load_suite
+from palmswift.eval.suites.suite import load_suite
 from palmswift.files import write_text
 
 TAG_COLUMNS = ("tags", "tag", "category", "topic", "label", "标签", "类别", "分类")

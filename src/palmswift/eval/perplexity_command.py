@@ -9,7 +9,6 @@ from typing import Any
 
 from palmswift.command import Console, Done, make_parser, run
 from palmswift.errors import InputError
-from palmswift.eval.drift import Drift, GeneralText, drift, general_text, segments
 from palmswift.eval.flags import (
     add_asking_flags,
     add_endpoint_flags,
@@ -17,8 +16,9 @@ from palmswift.eval.flags import (
     policy_of,
     positive,
 )
-from palmswift.eval.perplexity import Losses, Passage, from_model, through_endpoint
-from palmswift.eval.suite import load_suite
+from palmswift.eval.measures.drift import Drift, GeneralText, drift, general_text, segments
+from palmswift.eval.measures.perplexity import Losses, Passage, from_model, through_endpoint
+from palmswift.eval.suites.suite import load_suite
 from palmswift.files import write_json
 
 _WORDS = {

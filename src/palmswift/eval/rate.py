@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from palmswift.command import Console, Done, make_parser, run
 from palmswift.errors import InputError
-from palmswift.eval.answer_files import read_candidates
 from palmswift.eval.flags import whole
-from palmswift.eval.judge_report import Coefficient
-from palmswift.eval.rating_sheet import (
+from palmswift.eval.judging.answer_files import read_candidates
+from palmswift.eval.judging.judge_report import Coefficient
+from palmswift.eval.judging.rating_sheet import (
     BlindAnswer,
     BlindRating,
     Sheet,
@@ -26,9 +26,9 @@ from palmswift.eval.rating_sheet import (
     opened,
     read_blind,
 )
-from palmswift.eval.ratings import RatedAnswer, RatingFile, merge, read_ratings
-from palmswift.eval.rubrics import Language, Rubric, chosen, load_rubrics
-from palmswift.eval.suite import load_suite
+from palmswift.eval.judging.ratings import RatedAnswer, RatingFile, merge, read_ratings
+from palmswift.eval.judging.rubrics import Language, Rubric, chosen, load_rubrics
+from palmswift.eval.suites.suite import load_suite
 from palmswift.files import write_json, write_text
 
 _EXAMPLES = """
@@ -78,7 +78,7 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
     candidates = [c for path in args.predictions for c in read_candidates(path, suite)]
     sheet = make_sheet(candidates, args.seed, args.max_cases)
     if args.page is not None:
-        from palmswift.eval.rating_page import render
+        from palmswift.eval.judging.rating_page import render
 
         write_text(args.page, render(sheet, rubrics, "Rate the answers · 给回答打分"))
         console.say(f"{args.page}: {len(sheet.items)} cases; send it to your raters")

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from palmswift.command import Console, Done, make_parser, run
 from palmswift.errors import InputError
+from palmswift.eval.asking.endpoint import Endpoint, load_endpoints
+from palmswift.eval.asking.engine import Progress
 from palmswift.eval.compare import language, show_verdict
-from palmswift.eval.comparison import Options
-from palmswift.eval.endpoint import Endpoint, load_endpoints
-from palmswift.eval.engine import Progress
 from palmswift.eval.evaluation import EvalRun, evaluate
 from palmswift.eval.flags import (
     add_asking_flags,
@@ -24,8 +23,7 @@ from palmswift.eval.flags import (
     sampling_of,
     whole,
 )
-from palmswift.eval.interop import read_suite
-from palmswift.eval.report import (
+from palmswift.eval.reports.report import (
     CSV_NAME,
     HTML_NAME,
     JSON_NAME,
@@ -36,12 +34,14 @@ from palmswift.eval.report import (
     EvaluationReport,
     Verdict,
 )
-from palmswift.eval.several import parts_of
-from palmswift.eval.suite import Suite
-from palmswift.eval.table import bound_words, gate_words, groups
+from palmswift.eval.reports.table import bound_words, gate_words, groups
+from palmswift.eval.suites.interop import read_suite
+from palmswift.eval.suites.several import parts_of
+from palmswift.eval.suites.suite import Suite
+from palmswift.eval.verdicts.comparison import Options
 
 if TYPE_CHECKING:
-    from palmswift.eval.contamination import Contamination
+    from palmswift.eval.verdicts.contamination import Contamination
 
 _FIRST_LOOK = 20
 """Cases of each suite that `--sequential` asks before its first look."""
@@ -137,7 +137,7 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
         raise
     print_report(report, args.out, console)
     if args.inspect_log:
-        from palmswift.eval.inspect_log import write_inspect_logs
+        from palmswift.eval.reports.inspect_log import write_inspect_logs
 
         for path in write_inspect_logs(report, args.out / "inspect"):
             console.note(f"log for inspect_ai: {path}")
@@ -151,7 +151,7 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
 def _leaks(suites: Sequence[Suite], files: Sequence[Path]) -> Contamination | None:
     if not files:
         return None
-    from palmswift.eval.contamination import find_leaks
+    from palmswift.eval.verdicts.contamination import find_leaks
 
     return find_leaks([case for part in parts_of(suites) for case in part.cases], files)
 

@@ -6,8 +6,8 @@ import json
 import sys
 from typing import Any
 
-from palmswift.eval.report import EvaluationReport
-from palmswift.eval.suite import SuiteFile
+from palmswift.eval.reports.report import EvaluationReport
+from palmswift.eval.suites.suite import SuiteFile
 from palmswift.files import write_text
 from palmswift.paths import project_root
 

@@ -11,9 +11,9 @@ from typing import NamedTuple, get_args
 
 from palmswift.command import Console, Done, make_parser, run
 from palmswift.errors import InputError
-from palmswift.eval.answer_files import ANSWER_KEYS
 from palmswift.eval.flags import add_asking_flags, extra_of, policy_of, positive, whole
-from palmswift.eval.metrics import (
+from palmswift.eval.judging.answer_files import ANSWER_KEYS
+from palmswift.eval.measures.metrics import (
     CORPUS,
     DIVERSITY,
     NAMES,
@@ -23,8 +23,8 @@ from palmswift.eval.metrics import (
     metric_of,
 )
 from palmswift.eval.score_files import REFERENCE_KEYS, Pair, joined, read_entries
-from palmswift.eval.suite import DEFAULT_METRICS
-from palmswift.eval.summary import Measurement
+from palmswift.eval.suites.suite import DEFAULT_METRICS
+from palmswift.eval.suites.summary import Measurement
 from palmswift.files import write_json, write_jsonl
 
 _MANY = 1000
@@ -155,7 +155,7 @@ def _mean(name: str, values: Sequence[float]) -> Measurement:
 
 
 def _with_bertscore(scores: Scores, pairs: Sequence[Pair], args: argparse.Namespace) -> Scores:
-    from palmswift.eval.bertscore import bertscore
+    from palmswift.eval.measures.bertscore import bertscore
 
     found = bertscore(
         [(pair.answer, pair.references) for pair in pairs],
@@ -174,8 +174,8 @@ def _with_perplexity(
     """Perplexity of the references; of several, of the first."""
     import tempfile
 
-    from palmswift.eval.endpoint import Endpoint
-    from palmswift.eval.perplexity import Passage, from_model, through_endpoint
+    from palmswift.eval.asking.endpoint import Endpoint
+    from palmswift.eval.measures.perplexity import Passage, from_model, through_endpoint
 
     lacking = [pair.place for pair in pairs if not pair.prompt]
     if lacking:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from palmswift.data.read import read_rows
 from palmswift.data.row import Rejection
 from palmswift.errors import InputError, Problem
-from palmswift.eval.answer_files import QUESTION_KEYS, first_text
-from palmswift.eval.suite import load_suite
-from palmswift.eval.think import split_think
+from palmswift.eval.asking.think import split_think
+from palmswift.eval.judging.answer_files import QUESTION_KEYS, first_text
+from palmswift.eval.suites.suite import load_suite
 
 REFERENCE_KEYS = ("reference", "references", "answer", "response", "output", "参考", "回答")
 _ID_KEYS = ("id", "case")

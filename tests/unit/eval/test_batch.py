@@ -10,7 +10,7 @@ from support_eval import write_rows
 
 from palmswift.errors import InputError
 from palmswift.eval.batch import main, read_inputs
-from palmswift.eval.fake_server import FakeServer, Plan, Unigram
+from palmswift.eval.fake.server import FakeServer, Plan, Unigram
 from palmswift.files import read_jsonl
 
 

@@ -11,13 +11,18 @@ from hypothesis import strategies as st
 from support_eval import QUICK, ROOT, write_rows
 
 from palmswift.errors import InputError
+from palmswift.eval.asking.client import Client
+from palmswift.eval.asking.endpoint import Endpoint
+from palmswift.eval.asking.reply import Failure, Reply
+from palmswift.eval.asking.timing import StreamClock
 from palmswift.eval.bench import _between as between
 from palmswift.eval.bench import _limits as limits
 from palmswift.eval.bench import main
-from palmswift.eval.bench_load import Amount, Bodies, Health, Run, Shot, closed_loop, open_loop
-from palmswift.eval.bench_load import timetable_of as timetable
-from palmswift.eval.bench_report import BenchReport, bench_schema
-from palmswift.eval.bench_stats import (
+from palmswift.eval.fake.server import Capacity, Chunk, FakeServer, Plan
+from palmswift.eval.load.bench_load import Amount, Bodies, Health, Run, Shot, closed_loop, open_loop
+from palmswift.eval.load.bench_load import timetable_of as timetable
+from palmswift.eval.load.bench_report import BenchReport, bench_schema
+from palmswift.eval.load.bench_stats import (
     RunResult,
     estimate,
     knee,
@@ -26,11 +31,6 @@ from palmswift.eval.bench_stats import (
     result_of,
     value_of,
 )
-from palmswift.eval.client import Client
-from palmswift.eval.endpoint import Endpoint
-from palmswift.eval.fake_server import Capacity, Chunk, FakeServer, Plan
-from palmswift.eval.reply import Failure, Reply
-from palmswift.eval.timing import StreamClock
 
 FIT = Health(lag_p99=0.001, lag_max=0.002, cpu=0.1)
 DELAYS = (0.03, 0.02, 0.02)
@@ -275,7 +275,7 @@ def test_questions_without_a_file_differ_so_that_no_prefix_is_known() -> None:
 
 def test_the_committed_schema_is_what_the_report_says() -> None:
     committed = (ROOT / "eval" / "bench.schema.json").read_text(encoding="utf-8")
-    assert committed == bench_schema(), "python -m palmswift.eval.bench_report writes it anew"
+    assert committed == bench_schema(), "python -m palmswift.eval.load.bench_report writes it anew"
     assert json.loads(committed)["title"] == "palmswift load test"
 
 

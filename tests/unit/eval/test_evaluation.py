@@ -9,12 +9,12 @@ import pytest
 from support_eval import QUICK, arithmetic, suite_of, sums
 
 from palmswift.errors import ChildError, InputError
-from palmswift.eval.endpoint import Endpoint
-from palmswift.eval.engine import Sampling
+from palmswift.eval.asking.endpoint import Endpoint
+from palmswift.eval.asking.engine import Sampling
+from palmswift.eval.asking.journal import read_journal
 from palmswift.eval.evaluation import EvalRun, evaluate
-from palmswift.eval.fake_server import FakeServer, Plan
-from palmswift.eval.gate import Gate
-from palmswift.eval.journal import read_journal
+from palmswift.eval.fake.server import FakeServer, Plan
+from palmswift.eval.verdicts.gate import Gate
 
 RUN = EvalRun(policy=QUICK)
 CASES = arithmetic(30)

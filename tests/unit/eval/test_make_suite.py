@@ -11,7 +11,7 @@ from support_eval import ROOT, write_rows
 from support_runs import make_run
 
 from palmswift.eval.make_suite import main
-from palmswift.eval.suite import Suite, load_suite
+from palmswift.eval.suites.suite import Suite, load_suite
 
 
 def chat(*turns: str, system: str | None = None, **columns: Any) -> dict[str, Any]:

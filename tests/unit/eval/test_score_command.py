@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from support_eval import sums, write_rows, write_suite
 
-from palmswift.eval.fake_server import FakeServer, Plan, Unigram
-from palmswift.eval.report import read_report
+from palmswift.eval.fake.server import FakeServer, Plan, Unigram
+from palmswift.eval.reports.report import read_report
 from palmswift.eval.run import main as run_suite
 from palmswift.eval.score_command import main
 from palmswift.files import read_jsonl

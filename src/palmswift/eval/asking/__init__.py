@@ -1,0 +1,1 @@
+"""Asking served models: endpoints, client, pace, retries, journal, and what came back."""

@@ -1,0 +1,1 @@
+"""A model server without a model, for trying clients."""

@@ -1,0 +1,1 @@
+"""Ratings by language models and by people, and how far they agree."""

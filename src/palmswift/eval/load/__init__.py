@@ -1,0 +1,1 @@
+"""Load tests: putting the load on, its statistics, its report."""

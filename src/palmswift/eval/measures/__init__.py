@@ -1,0 +1,1 @@
+"""What is measured of answers and of models: overlap, variety, likeness, likelihood."""

@@ -1,0 +1,92 @@
+"""BERTScore with a model that lies on this machine; the model runs in a process of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from palmswift.errors import ChildError, InputError
+from palmswift.eval.json_child import ChildGone, JsonChild
+
+LAYERS = {
+    "bert-base-chinese": 8,
+    "bert-base-uncased": 9,
+    "bert-large-uncased": 18,
+    "bert-base-multilingual-cased": 9,
+    "roberta-base": 10,
+    "roberta-large": 17,
+    "distilbert-base-uncased": 5,
+    "xlm-roberta-base": 9,
+    "xlm-roberta-large": 17,
+}
+"""The layer that goes best with people's judgements, by model (bert_score 0.3.13, model2layers)."""
+
+_CHUNK = 256
+_TIMEOUT = 3600.0
+
+
+class BertScore(NamedTuple):
+    """Of one answer, 0 to 1 (without rescaling most texts of one language lie above 0.6)."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+class BertScores(NamedTuple):
+    """Of many answers, and what they were computed with."""
+
+    scores: list[BertScore]
+    signature: str
+    """Model, layer and the beginning of the weights' SHA-256; scores compare under the same."""
+
+
+def bertscore(
+    pairs: Sequence[tuple[str, Sequence[str]]], model: Path, layer: int | None = None
+) -> BertScores:
+    """The scores of (answer, references) pairs; of several references, the best F1 counts.
+
+    `layer` must be given for a model whose folder name is not in LAYERS. InputError: no such model
+    or layer. ChildError: the model could not be run.
+    """
+    if not (model / "config.json").is_file():
+        raise InputError(
+            f"{model}: no model there",
+            remedy="a folder with config.json and weights, such as a downloaded bert-base-chinese",
+        )
+    used = layer if layer is not None else LAYERS.get(model.name)
+    if used is None:
+        raise InputError(
+            f"{model}: which layer to take is not known for it",
+            remedy=f"--bertscore-layer N; known: {', '.join(LAYERS)}",
+        )
+    scores: list[BertScore] = []
+    environment = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    with JsonChild("palmswift.eval.measures.bertscore_worker", env=environment) as child:
+        for start in range(0, len(pairs), _CHUNK):
+            chunk = [[answer, list(of)] for answer, of in pairs[start : start + _CHUNK]]
+            question = {"model": str(model), "layer": used, "pairs": chunk}
+            try:
+                reply = child.ask(question, _TIMEOUT)
+            except ChildGone as error:
+                raise ChildError(
+                    f"BERTScore with {model}: {error}",
+                    remedy="it needs torch and transformers: python3 quickstart.py install",
+                ) from error
+            if "error" in reply:
+                raise InputError(f"BERTScore with {model}: {reply['error']}")
+            scores += [BertScore(*triple) for triple in reply["scores"]]
+    return BertScores(scores, f"{model.name}|layer:{used}|weights:{_digest(model)}|rescale:no")
+
+
+def _digest(model: Path) -> str:
+    """12 hex digits that stand for the model's configuration and weights."""
+    digest = hashlib.sha256()
+    for pattern in ("config.json", "*.safetensors", "pytorch_model*.bin"):
+        for path in sorted(model.glob(pattern)):
+            with path.open("rb") as stream:
+                while piece := stream.read(1 << 20):
+                    digest.update(piece)
+    return digest.hexdigest()[:12]
