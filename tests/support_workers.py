@@ -17,13 +17,12 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import LoadGroupScheduling
 
-SHARED = ("demo", "adapters")
-"""Session fixtures that take minutes, and with what stands on them longer than all modules."""
+SHARED = ("lora_demo", "demo")
+"""Session fixtures that take minutes."""
 
-ORDER = ("demo", "lora_demo", "adapters", "e2e", "integration", "unit")
-"""Fixtures and folders, by how long what uses them takes, so that all processes end at about one
-time. `lora_demo` trains the base that others with `adapters` take from it.
-"""
+ORDER = ("lora_demo", "demo", "test_methods.py", "e2e", "integration", "unit")
+"""Fixtures, modules and folders by how long what has to do with them takes: when the short come
+last, all processes end at about one time."""
 
 MOST_WORKERS = 4
 """More would only wait for the modules that share a fixture; each may need 4 GB of memory."""

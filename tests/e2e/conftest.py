@@ -5,6 +5,7 @@ Modules that use them stay in one process of `pytest -n` (tests/support_workers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,17 +74,23 @@ def server(demo: Demo) -> Iterator[RunningServer]:
 
 
 @pytest.fixture(scope="session")
-def adapters(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    """The working folder of the demos with an adapter, and the models that they stand on."""
-    return Workshop(tmp_path_factory.mktemp("workshop-adapters"))
+def shared_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the models are made that several demos stand on; one folder for all processes.
+
+    palmswift itself sees to it that one trains a base and the others wait for it.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # each process has a folder of its own in it
+    models = folder / "models"
+    models.mkdir(exist_ok=True)
+    return models
 
 
 @pytest.fixture(scope="session")
-def shared_models(adapters: Workshop) -> Path:
-    """The models that the demos with an adapter make, for others that stand on the same base."""
-    folder = adapters.folder / "models"
-    folder.mkdir(exist_ok=True)
-    return folder
+def adapters(tmp_path_factory: pytest.TempPathFactory, shared_models: Path) -> Workshop:
+    """The working folder of the demos with an adapter."""
+    return Workshop(tmp_path_factory.mktemp("workshop-adapters"), shared_models)
 
 
 def _pipeline(workshop: Workshop, recipe: str) -> Demo:

@@ -386,6 +386,7 @@ def test_status_is_all_well_after_an_install_and_tells_the_versions(
             "total_mib": 8188,
             "free_mib": 7700,
             "compute": "8.9",
+            "used_mib": 400,
         }
     ]
     versions = {row["name"]: row["installed"] for row in document["packages"]}

@@ -171,6 +171,7 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
 
     spec, run_path = _chosen(args)
     check_spec(spec)
+    spec = _on_this_card(args, spec, run_path, console)
     if args.dry_run:
         return _dry_run(spec, console)
     from palmswift.deploy.server import Server
@@ -193,6 +194,18 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
         state = server.leave()
     phases = {phase.name: phase.seconds for phase in server.phases}
     return Done({**state.model_dump(mode="json"), "ready_seconds": phases})
+
+
+def _on_this_card(
+    args: argparse.Namespace, spec: ServerSpec, run: Path | None, console: Console
+) -> ServerSpec:
+    """The spec with the planner's context, requests and memory, where there is a card."""
+    from palmswift.deploy.fitting import fitted
+    from palmswift.deploy.settings import parse_settings
+    from palmswift.launchers.run_folder import find_run
+
+    recipe = None if run is None else find_run(str(run)).recipe
+    return fitted(spec, recipe, asked=parse_settings(args.set), note=console.note)
 
 
 def _what(spec: ServerSpec) -> str:

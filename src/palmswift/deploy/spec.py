@@ -276,10 +276,15 @@ def _base_of_adapter(adapter: Path) -> str:
     return str(_adapter_config(adapter).get("base_model_name_or_path") or "")
 
 
-def vllm_lora_rank(adapter: Path) -> int:
-    """The least rank that vLLM can be told to make room for, for this adapter."""
+def adapter_rank(adapter: Path) -> int:
+    """The largest rank in an adapter, by its config."""
     config = _adapter_config(adapter)
     pattern = config.get("rank_pattern")
     ranks = [config.get("r"), *(pattern.values() if isinstance(pattern, dict) else ())]
-    needed = max((rank for rank in ranks if isinstance(rank, int)), default=16)
+    return max((rank for rank in ranks if isinstance(rank, int)), default=16)
+
+
+def vllm_lora_rank(adapter: Path) -> int:
+    """The least rank that vLLM can be told to make room for, for this adapter."""
+    needed = adapter_rank(adapter)
     return next((rank for rank in _VLLM_LORA_RANKS if rank >= needed), needed)

@@ -202,6 +202,7 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
     from palmswift.launchers.engines.place import is_in_job
     from palmswift.launchers.engines.submit import prepare_job, submit
     from palmswift.launchers.training import follow_stages, train_stages
+    from palmswift.plan.serving_text import way_line, ways_of
     from palmswift.recipes.source import shown
 
     folder = (
@@ -221,6 +222,8 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
         checkpoint = train_stages(folder, console)
     console.say(f"trained  {shown(checkpoint)}")
     console.say(f"serve    python deploy/serve.py --run {folder.path.name}")
+    if best := ways_of(folder.recipe).best:
+        console.say(f"         on the same card: {way_line(best)} (predicted)")
     return Done(_document(folder, checkpoint))
 
 
