@@ -98,6 +98,7 @@ def merge_stage(folder: RunFolder, console: Console, *, memory_limit: int = MEMO
             else:
                 found = _merge_by_shards(folder, base, checkpoint, part, memory_limit)
                 facts.update(found.model_dump(exclude={"error"}))
+            _write_arguments(checkpoint, part, merged_dtype(folder))
             with_usual_modes(part)
             shutil.rmtree(out, ignore_errors=True)
             part.rename(out)
@@ -219,9 +220,22 @@ def _merge_by_shards(
     if spec.untied:
         config["tie_word_embeddings"] = False
     write_json(out / "config.json", config)
-    if (checkpoint / "args.json").is_file():  # by which ms-swift knows the template and the system
-        shutil.copyfile(checkpoint / "args.json", out / "args.json")
     return result
+
+
+def _write_arguments(checkpoint: Path, out: Path, dtype: str) -> None:
+    """args.json, by which ms-swift knows the template and the system of a model folder.
+
+    Without the training's quantisation: ms-swift would load the merged weights in 4 bit, in silence
+    (swift/arguments/base_args/base_args.py, load_args_from_ckpt).
+    """
+    from palmswift.files import write_json
+    from palmswift.launchers.checkpoint_files import read_document
+
+    trained = read_document(checkpoint / "args.json")
+    if trained is not None:
+        kept = {n: v for n, v in trained.items() if not n.startswith(("quant_", "bnb_", "hqq_"))}
+        write_json(out / "args.json", {**kept, "torch_dtype": dtype, "adapters": []})
 
 
 def _run_child(folder: RunFolder, told: Path) -> MergeResult:
