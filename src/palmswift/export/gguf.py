@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from unicodedata import normalize
 
 from palmswift import __version__
 from palmswift.errors import ChildError, InputError, Problem
@@ -257,7 +258,7 @@ def _judged(
     elif not all(check.passed for check in looked.checks):
         remarks.append("not compared: the file itself is not in order")
     else:
-        result = _proved(job, truth, server)
+        result = _proved(job, composed(truth) if pre.normalises else truth, server)
         remarks.append(f"asked through {server.origin}")
     return Exported(
         kind=f"gguf-{job.kind}",
@@ -270,6 +271,19 @@ def _judged(
         parity=result,
         remarks=remarks,
     )
+
+
+def composed(truth: Truth) -> Truth:
+    """The truth with every prompt's characters composed, as its tokenizer reads them anyway."""
+    asked = []
+    for one in truth.expected:
+        messages = [
+            {**message, "content": normalize("NFC", message["content"])}
+            for message in one.prompt.messages
+        ]
+        prompt = one.prompt.model_copy(update={"messages": messages})
+        asked.append(one.model_copy(update={"prompt": prompt}))
+    return truth.model_copy(update={"expected": asked})
 
 
 def _template_check(chosen: Chosen) -> Check:
