@@ -282,7 +282,8 @@ def _divergence(expected: Expected, seen: Said, truth: Truth) -> float | None:
     if ids is None and seen.text == expected.answer.text:
         same = len(expected.answer.ids)
     pairs = [*zip(expected.answer.logprobs[:same], seen.logprobs[:same], strict=False)]
-    return fmean(abs(one - other) for one, other in pairs) if pairs else None
+    known = [abs(one - other) for one, other in pairs if other is not None]
+    return fmean(known) if known else None
 
 
 def _answer_cause(
