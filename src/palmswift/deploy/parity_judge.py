@@ -187,6 +187,13 @@ def judge(
     )
 
 
+def in_doubt(expected: Expected, seen: Said, truth: Truth, limits: Limits) -> bool:
+    """Whether asking again can tell why the answer is another one."""
+    if seen.error or _prompt_state(expected, seen) == "differs":
+        return False
+    return _answer_state(expected, seen, truth, limits) == "differs"
+
+
 def _prompt_state(expected: Expected, seen: Said) -> PromptState:
     if seen.prompt_ids is not None and seen.prompt_ids != expected.prompt_ids:
         return "differs"

@@ -98,6 +98,11 @@ class DeploySettings(_Section):
     """How the result is served."""
 
     backend: Literal["transformers", "vllm", "sglang", "lmdeploy"] = "transformers"
+    """What computes the answers."""
+    server: Literal["swift", "vllm"] = "swift"
+    """Who speaks HTTP: `swift deploy`, or vLLM's own server (which computes with vLLM)."""
+    parity: bool = True
+    """Before it is ready, compare the server with the trained model (deploy/parity.py)."""
     port: int = Field(default=8000, ge=1, le=65535)
     served_name: str | None = None
     """The model name that clients send; the recipe's name when null."""
