@@ -24,8 +24,9 @@ SAME = 0.05
 LOSSY = 0.25
 """Nats a token that a quantisation may cost, or a merge of what was trained on 4-bit weights."""
 
-SAME_ANSWERS = 0.5
-"""Share of answers that have to be the trained model's all the same."""
+_TIES_A_LIMIT = 4
+"""A lossy form may decide between two tokens that are this many limits apart: the mean is what is
+limited, and the difference at one token is several times that."""
 
 
 class Standard(NamedTuple):
@@ -84,7 +85,8 @@ def prove(
         run=run.path,
         note=lambda line: console.note(f"         {line}"),
     ) as server:
-        limits = Limits(tie=TIE, divergence=standard.limit)
+        tie = _TIES_A_LIMIT * standard.limit if standard.lossy else TIE
+        limits = Limits(tie=tie, divergence=standard.limit)
         found = compare(truth, run.path.name, server.base_url, spec.name, None, limits)
     return judged(found, truth, standard)
 
@@ -92,23 +94,13 @@ def prove(
 def judged(found: ParityReport, truth: Truth, standard: Standard) -> ParityReport:
     """The report by the standard: a loss under the limit is a figure, one above it has a name."""
     from palmswift.deploy.parity_judge import LOSSY_LIMIT
-    from palmswift.deploy.parity_loss import accept_loss
+    from palmswift.deploy.parity_loss import LOSS, accept_loss
 
     if standard.lossy:
-        accepted = accept_loss(found, truth, standard.limit)
-        enough = same_answers(accepted) >= SAME_ANSWERS * len(accepted.prompts)
-        if enough or not accepted.passed:
-            return _renamed(accepted, "quantisation_loss", standard.loss)
-        parted = [one.name for one in found.prompts if one.answer == "differs"]
-        return accepted.model_copy(update={"causes": {standard.loss: parted}})
+        return _renamed(accept_loss(found, truth, standard.limit), LOSS, standard.loss)
     if found.divergence is not None and found.divergence < LOSSY_LIMIT:
         return _renamed(found, "lossy_weights", standard.loss)
     return found
-
-
-def same_answers(found: ParityReport) -> int:
-    """Answers that are the trained model's, or part from it at a close call."""
-    return sum(one.answer in ("same", "tie") for one in found.prompts)
 
 
 def _renamed(found: ParityReport, old: str, new: str) -> ParityReport:
