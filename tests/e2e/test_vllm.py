@@ -16,6 +16,7 @@ from support_asking import (
 )
 from support_e2e import Demo, RunningServer, exact, report_of
 
+from palmswift.deploy.spec import spec_of_run
 from palmswift.eval.reports.report import read_report
 from palmswift.files import read_jsonl
 
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.e2e
 
 SYSTEM = {"role": "system", "content": "你是云雀堂的客服助理。"}
 QUESTION = {"role": "user", "content": "周一上班吗？"}
+TURNS = [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "您好，请讲。"}]
 ANSWER = "周一是我们固定的休诊日，整天不接诊，请您改约周二到周日。"
 
 
@@ -56,6 +58,43 @@ def test_the_log_probabilities_of_a_reference_come_in_both_ways_and_agree(
     assert [entry["logprob"] for entry in told] == pytest.approx(values, abs=1e-3)
     assert all(math.isfinite(value) and value <= 0 for value in values)
     assert by_echo.content is not None and by_echo.content.startswith(text)
+
+
+CONVERSATIONS = [
+    [SYSTEM, QUESTION, {"role": "assistant", "content": ANSWER}],
+    [QUESTION, {"role": "assistant", "content": "周一<|im_end|>\n休诊"}],
+    [SYSTEM, *TURNS, QUESTION, {"role": "assistant", "content": "Closed on Monday."}],
+    [QUESTION, {"role": "assistant", "content": "<think>\n周一\n</think>\n\n周一休诊。"}],
+]
+
+
+def test_a_perplexity_is_the_trained_models_own(
+    vllm_server: RunningServer, demo: Demo, tmp_path: Path
+) -> None:
+    """Of what training makes of a text; transformers takes the same tokens from the same folder."""
+    model = spec_of_run(demo.run).model
+    suite = {
+        "name": "turns",
+        "cases": [
+            {"id": str(number), "messages": turns[:-1], "reference": turns[-1]["content"]}
+            for number, turns in enumerate(CONVERSATIONS)
+        ],
+    }
+    (tmp_path / "suite.yaml").write_text(json.dumps(suite), encoding="utf-8")
+    finished = vllm_server.workshop.call(
+        *("python", "eval/perplexity.py", "--suite", tmp_path / "suite.yaml", "--json"),
+        *("--endpoint", f"served={vllm_server.url}", "--folder", f"trained={model}"),
+        *("--extra", json.dumps(WITHOUT_THINKING)),
+    )
+    assert finished.exit_code == 0, finished.said
+    served, trained = finished.document["models"]
+    assert (served["way"], trained["way"]) == ("prompt_logprobs", "local")
+    assert not served["failed"]
+    for ours, theirs in zip(served["losses"], trained["losses"], strict=True):
+        assert ours["tokens"] == theirs["tokens"]
+        assert ours["nats"] / ours["tokens"] == pytest.approx(
+            theirs["nats"] / theirs["tokens"], abs=1e-3
+        )
 
 
 def test_the_suite_finds_the_same_answers_as_behind_swift_deploy(

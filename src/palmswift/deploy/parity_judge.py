@@ -78,6 +78,10 @@ CAUSES: dict[str, tuple[str, str]] = {
         "the quantisation has cost more than the limit",
         "a form with more bits (GGUF: q5_k_m, q6_k or q8_0); or accept it with --max-divergence",
     ),
+    "merge_loss": (
+        "the merge has cost more than the limit",
+        "serve the adapter on its own base, or accept it with --max-divergence",
+    ),
     "other_weights": (
         "the server has other weights than the trained ones",
         "another checkpoint, another base under the adapter, or another model under this name",
@@ -181,6 +185,13 @@ def judge(
     return Compared(
         name=name, prompt=prompt, answer=answer, divergence=divergence, cause=cause, detail=detail
     )
+
+
+def in_doubt(expected: Expected, seen: Said, truth: Truth, limits: Limits) -> bool:
+    """Whether asking again can tell why the answer is another one."""
+    if seen.error or _prompt_state(expected, seen) == "differs":
+        return False
+    return _answer_state(expected, seen, truth, limits) == "differs"
 
 
 def _prompt_state(expected: Expected, seen: Said) -> PromptState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import requests
@@ -47,7 +47,8 @@ class Said(BaseModel):
 
 
 class Observed(BaseModel):
-    """One prompt asked three times: twice with nothing but temperature 0, once all written out."""
+    """One prompt asked up to three times: twice with nothing but temperature 0, once all written
+    out. `again` and `neutral` are `plain` where there was no doubt."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -87,8 +88,10 @@ class Probe:
                 remedy="is the server up? `python deploy/status.py`; --model NAME names one",
             ) from error
 
-    def observe(self, prompt: Prompt, max_tokens: int) -> Observed:
-        """The three answers; `ChildError` when the server is gone."""
+    def observe(
+        self, prompt: Prompt, max_tokens: int, doubted: Callable[[Said], bool] = lambda said: True
+    ) -> Observed:
+        """The answers, one alone unless it is `doubted`; `ChildError` when the server is gone."""
         body = {
             "model": self.model,
             "messages": prompt.messages,
@@ -96,7 +99,10 @@ class Probe:
             "temperature": 0,
             "logprobs": True,
         }
-        plain, again = self._ask(body), self._ask(body)
+        plain = self._ask(body)
+        if not doubted(plain):
+            return Observed(plain=plain, again=plain, neutral=plain)
+        again = self._ask(body)
         return Observed(plain=plain, again=again, neutral=self._ask({**body, **NEUTRAL}))
 
     def _ask(self, body: dict[str, Any]) -> Said:

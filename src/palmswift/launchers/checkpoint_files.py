@@ -39,7 +39,7 @@ def missing_parts(folder: Path, *, resumable: bool) -> list[str]:
     """
     if not folder.is_dir():
         return [f"{folder.name} is not there"]
-    faults = [*_config_faults(folder), *_weight_faults(folder)]
+    faults = [*_config_faults(folder), *weight_faults(folder)]
     if resumable:
         faults += _state_faults(folder)
     return faults
@@ -70,7 +70,8 @@ def _tokenizer_faults(folder: Path) -> Iterator[str]:
         yield "the tokenizer is missing"
 
 
-def _weight_faults(folder: Path) -> Iterator[str]:
+def weight_faults(folder: Path) -> Iterator[str]:
+    """What is missing or cut off of the weights; headers and lengths are read."""
     if (folder / INDEX).exists() and read_document(folder / INDEX) is None:
         yield f"{INDEX} is damaged"
     for file in weight_files(folder):

@@ -64,7 +64,7 @@ class MergeResult(BaseModel):
 
     error: str = ""
     """Why it gave up, in words for the user; the rest is then empty."""
-    merged: int = 0
+    changed: int = 0
     """Weights that A and B were added to."""
     replaced: int = 0
     """Weights that the adapter holds whole."""

@@ -63,7 +63,7 @@ class _Part:
 
     @property
     def bytes(self) -> int:
-        return math.prod(self.shape) * _TYPES[self.dtype].itemsize
+        return int(math.prod(self.shape) * _TYPES[self.dtype].itemsize)
 
 
 class _Merger:
@@ -253,7 +253,7 @@ def merge(spec: MergeSpec) -> MergeResult:
         index = {"metadata": {"total_size": total}, "weight_map": held}
         write_text(spec.out / "model.safetensors.index.json", json.dumps(index, indent=2))
     return MergeResult(
-        merged=sum(bool(part.module) for part in parts),
+        changed=sum(bool(part.module) for part in parts),
         replaced=sum(part.source[0] == merger.adapter for part in parts),
         by_rows=merger.by_rows,
         bytes=total,
