@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from unicodedata import normalize
@@ -14,7 +15,8 @@ from palmswift import __version__
 from palmswift.errors import ChildError, InputError, Problem
 from palmswift.export.llama_cpp import tools
 from palmswift.export.llama_cpp.checks import Wanted, look_at
-from palmswift.export.llama_cpp.kinds import KINDS
+from palmswift.export.llama_cpp.fit import on_eight_gb
+from palmswift.export.llama_cpp.kinds import KINDS, Kind
 from palmswift.export.llama_cpp.pre_tokenizer import PreTokenizer, pre_tokenizer_of
 from palmswift.export.llama_cpp.templates import Chosen, Policy, choose, own_template, unchecked
 from palmswift.export.manifest import (
@@ -73,15 +75,19 @@ def gguf_stage(
     *,
     llama_cpp: Path | None = None,
     parity: bool = True,
+    limit: float | None = None,
 ) -> Exported:
     """Make `export/gguf-KIND/` of the whole model in `merged`.
 
-    `llama_cpp` is the user's own; `parity` false leaves the comparison out. `InputError`: an
-    unknown kind, no whole model, no quantiser, no room. `ChildError`: a program failed.
+    `llama_cpp` is the user's own; `parity` false leaves the comparison out, `limit` is what it
+    allows in nats a token (by default the kind's). `InputError`: an unknown kind, no whole model,
+    no quantiser, no room. `ChildError`: a program failed.
     """
     kind = kind.lower()
+    require_kind(kind, llama_cpp)
     folder = run.path / "export" / f"gguf-{kind}"
     job = _Job(run, merged, kind, folder, tools.own_folder(llama_cpp), console)
+    form = KINDS[kind] if limit is None else KINDS[kind]._replace(limit=limit)
     pre = _check(job)
     quantiser = None if KINDS[kind].outtype else tools.quantiser(job.own)
     server = tools.server(job.own) if parity else None
@@ -91,7 +97,7 @@ def gguf_stage(
     with run.stage(f"gguf-{kind}") as facts:
         shutil.rmtree(folder, ignore_errors=True)  # what an attempt that was stopped has left
         _convert(job, converter, quantiser, pre, chosen)
-        made = _judged(job, pre, chosen, truth, server)
+        made = _judged(job, pre, chosen, truth, server, form)
         settings = {"converter": converter.origin, "template": chosen.origin}
         if quantiser is not None:
             settings["quantiser"] = quantiser.origin
@@ -101,10 +107,20 @@ def gguf_stage(
     return made
 
 
+def require_kind(kind: str, llama_cpp: Path | None) -> None:
+    """`InputError` where there is no such kind, or nothing here that could make it."""
+    if kind.lower() not in KINDS:
+        like = get_close_matches(kind.lower(), KINDS, n=1)
+        meant = f"did you mean {like[0]}? There are " if like else "one of "
+        raise InputError(f"there is no GGUF kind {kind!r}", remedy=f"{meant}{', '.join(KINDS)}")
+    own = tools.own_folder(llama_cpp)
+    if KINDS[kind.lower()].outtype is None:
+        tools.quantiser(own)
+    tools.require_reader()
+
+
 def _check(job: _Job) -> PreTokenizer:
-    """Everything that can be known to be wrong before any work."""
-    if job.kind not in KINDS:
-        raise InputError(f"there is no GGUF kind {job.kind!r}", remedy=f"one of {', '.join(KINDS)}")
+    """Everything that can be known to be wrong with the model before any work."""
     if faults := missing_parts(job.merged, resumable=False):
         raise InputError(
             f"{shown(job.merged)} is no whole model",
@@ -238,12 +254,17 @@ def _run(job: _Job, words: Sequence[str], made: Path, what: str) -> None:
 
 
 def _judged(
-    job: _Job, pre: PreTokenizer, chosen: Chosen, truth: Truth | None, server: tools.Tool | None
+    job: _Job,
+    pre: PreTokenizer,
+    chosen: Chosen,
+    truth: Truth | None,
+    server: tools.Tool | None,
+    form: Kind,
 ) -> Exported:
     """The file with everything that was found out about it."""
     stops = stop_tokens_of(job.merged)
     looked = look_at(job.file, job.merged, Wanted(job.kind, chosen.text, pre.name, stops))
-    remarks = list(looked.remarks)
+    remarks = [on_eight_gb(job.file.stat().st_size, job.merged, looked.context), *looked.remarks]
     if pre.normalises:
         remarks.append(
             "llama.cpp does not compose characters (NFC) as this tokenizer does: text with "
@@ -258,7 +279,7 @@ def _judged(
     elif not all(check.passed for check in looked.checks):
         remarks.append("not compared: the file itself is not in order")
     else:
-        result = _proved(job, composed(truth) if pre.normalises else truth, server)
+        result = _proved(job, composed(truth) if pre.normalises else truth, server, form)
         remarks.append(f"asked through {server.origin}")
     return Exported(
         kind=f"gguf-{job.kind}",
@@ -294,15 +315,14 @@ def _template_check(chosen: Chosen) -> Check:
     )
 
 
-def _proved(job: _Job, truth: Truth, server: tools.Tool) -> ParityResult:
+def _proved(job: _Job, truth: Truth, server: tools.Tool, form: Kind) -> ParityResult:
     from palmswift.deploy.parity import lines
     from palmswift.export.llama_cpp.proof import prove, result_of
 
-    kind = KINDS[job.kind]
     job.console.note(f"ask      {len(truth.expected)} prompts of it, through {server.origin}")
     log = job.run.logs / "gguf-server.log"
-    found = prove(server, job.file, truth, run_name=job.run.path.name, log=log, kind=kind)
+    found = prove(server, job.file, truth, run_name=job.run.path.name, log=log, kind=form)
     write_json(job.folder / "parity.json", found.model_dump(mode="json"))
     for line in lines(found, truth):
         job.console.note(line)
-    return result_of(found, kind.limit)
+    return result_of(found, form.limit)
