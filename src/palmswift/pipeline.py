@@ -119,7 +119,6 @@ def ask_stage(folder: RunFolder, label: str, console: Console) -> None:
             spec.model_copy(update={"port": 0}),
             folder=folder.logs / "deploy",
             run=folder.path,
-            outlives_us=False,
             note=lambda line: console.note(f"         {line}"),
         ) as server:
             count = sum(len(suite.cases) for suite in suites)

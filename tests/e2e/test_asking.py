@@ -22,5 +22,16 @@ def test_a_stream_gives_what_the_whole_answer_is(server: RunningServer) -> None:
     assert check_stream_is_whole(server, [SYSTEM, QUESTION])
 
 
+def test_a_perplexity_is_unsupported_and_no_number(server: RunningServer) -> None:
+    """Its transformers backend tells nothing of a prompt."""
+    finished = server.workshop.call(
+        *("python", "eval/perplexity.py", "--endpoint", f"m={server.url}", "--json"),
+    )
+    assert finished.exit_code == 3, finished.said
+    [found] = finished.document["models"]
+    assert (found["way"], found["losses"]) == (None, [])
+    assert "prompt_logprobs" in found["reason"]
+
+
 def test_the_load_test_measures_it(server: RunningServer, tmp_path: Path) -> None:
     check_bench(server, tmp_path / "bench")

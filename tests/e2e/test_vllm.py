@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
+import requests
 from support_asking import (
     WITHOUT_THINKING,
     check_bench,
@@ -16,6 +18,8 @@ from support_asking import (
 )
 from support_e2e import Demo, RunningServer, exact, report_of
 
+from palmswift.deploy.board import PANELS
+from palmswift.deploy.spec import spec_of_run
 from palmswift.eval.reports.report import read_report
 from palmswift.files import read_jsonl
 
@@ -23,6 +27,7 @@ pytestmark = pytest.mark.e2e
 
 SYSTEM = {"role": "system", "content": "你是云雀堂的客服助理。"}
 QUESTION = {"role": "user", "content": "周一上班吗？"}
+TURNS = [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "您好，请讲。"}]
 ANSWER = "周一是我们固定的休诊日，整天不接诊，请您改约周二到周日。"
 
 
@@ -58,6 +63,43 @@ def test_the_log_probabilities_of_a_reference_come_in_both_ways_and_agree(
     assert by_echo.content is not None and by_echo.content.startswith(text)
 
 
+CONVERSATIONS = [
+    [SYSTEM, QUESTION, {"role": "assistant", "content": ANSWER}],
+    [QUESTION, {"role": "assistant", "content": "周一<|im_end|>\n休诊"}],
+    [SYSTEM, *TURNS, QUESTION, {"role": "assistant", "content": "Closed on Monday."}],
+    [QUESTION, {"role": "assistant", "content": "<think>\n周一\n</think>\n\n周一休诊。"}],
+]
+
+
+def test_a_perplexity_is_the_trained_models_own(
+    vllm_server: RunningServer, demo: Demo, tmp_path: Path
+) -> None:
+    """Of what training makes of a text; transformers takes the same tokens from the same folder."""
+    model = spec_of_run(demo.run).model
+    suite = {
+        "name": "turns",
+        "cases": [
+            {"id": str(number), "messages": turns[:-1], "reference": turns[-1]["content"]}
+            for number, turns in enumerate(CONVERSATIONS)
+        ],
+    }
+    (tmp_path / "suite.yaml").write_text(json.dumps(suite), encoding="utf-8")
+    finished = vllm_server.workshop.call(
+        *("python", "eval/perplexity.py", "--suite", tmp_path / "suite.yaml", "--json"),
+        *("--endpoint", f"served={vllm_server.url}", "--folder", f"trained={model}"),
+        *("--extra", json.dumps(WITHOUT_THINKING)),
+    )
+    assert finished.exit_code == 0, finished.said
+    served, trained = finished.document["models"]
+    assert (served["way"], trained["way"]) == ("prompt_logprobs", "local")
+    assert not served["failed"]
+    for ours, theirs in zip(served["losses"], trained["losses"], strict=True):
+        assert ours["tokens"] == theirs["tokens"]
+        assert ours["nats"] / ours["tokens"] == pytest.approx(
+            theirs["nats"] / theirs["tokens"], abs=1e-3
+        )
+
+
 def test_the_suite_finds_the_same_answers_as_behind_swift_deploy(
     vllm_server: RunningServer, demo: Demo, tmp_path: Path
 ) -> None:
@@ -91,6 +133,21 @@ def test_an_openai_batch_file_is_answered(vllm_server: RunningServer, tmp_path: 
     assert [row["custom_id"] for row in rows] == ["q0", "q1", "q2"]
     texts = {row["response"]["body"]["choices"][0]["message"]["content"] for row in rows}
     assert texts == {ANSWER}
+
+
+def test_it_measures_every_number_that_the_board_shows_and_says_it_is_well_without_a_key(
+    vllm_server: RunningServer,
+) -> None:
+    root = vllm_server.url.removesuffix("/v1")
+    assert requests.get(f"{root}/health", timeout=10).status_code == 200
+    measured = requests.get(f"{root}/metrics", timeout=10).text
+    shown = {
+        name
+        for panel in PANELS
+        for expression in panel.expressions.values()
+        for name in re.findall(r"vllm:\w+", expression)
+    }
+    assert {name for name in shown if not re.search(rf"^{name}\{{", measured, re.M)} == set()
 
 
 def test_the_load_test_measures_it(vllm_server: RunningServer, tmp_path: Path) -> None:

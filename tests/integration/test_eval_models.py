@@ -7,11 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 from support_eval import ROOT
 
 from palmswift.errors import InputError
 from palmswift.eval.measures.bertscore import bertscore
 from palmswift.eval.measures.perplexity import Passage, from_model
+from palmswift.eval.suites.assertions import Assertion
+from palmswift.eval.suites.checking import Subject, check
+from palmswift.eval.suites.python_check import Functions
+from palmswift.eval.suites.suite import load_suite
 from palmswift.recipes.recipe import EmbeddedModel
 
 TEXTS = ["周一休诊，周二开门。", "周二到周日都开门。", "closed on monday", "open", "周一休诊"]
@@ -101,6 +106,37 @@ def test_bertscore_is_the_published_formula(bert: Path) -> None:
     assert found.signature.startswith(f"{bert.name}|layer:1|weights:")
     best = bertscore([(TEXTS[0], [TEXTS[2], TEXTS[1]])], bert, layer=1).scores[0]
     assert best.f1 == pytest.approx(max(by_pair[TEXTS[0], TEXTS[n]].f1 for n in (1, 2)), abs=1e-6)
+
+
+def test_an_assertion_holds_answers_to_a_bertscore_and_a_group_may_have_it(bert: Path) -> None:
+    same = {"kind": "bertscore", "model": bert.name, "layer": 1, "min": 99.9}
+    demand = TypeAdapter[Assertion](Assertion)
+    with Functions(bert.parent) as call:
+
+        def state(assertion: dict[str, Any], answer: str, *references: str) -> str:
+            return check(demand.validate_python(assertion), Subject(answer, references), call).state
+
+        assert state(same, TEXTS[0], TEXTS[2], TEXTS[0]) == "passed"
+        assert state(same, TEXTS[2], TEXTS[0]) == "failed"
+        assert state({**same, "not": True}, TEXTS[2], TEXTS[0]) == "passed"
+        assert state({"kind": "any", "of": [same]}, TEXTS[3], TEXTS[3]) == "passed"
+        assert state(same, TEXTS[0]) == "error", "without a reference there is nothing to say"
+        assert state({**same, "layer": 9}, TEXTS[0], TEXTS[0]) == "error"
+
+
+def test_a_suite_whose_bertscore_has_no_model_is_refused_by_line(
+    bert: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "s.yaml"
+    for model, said in (("gone", "no file"), (str(bert), "which layer")):
+        path.write_text(
+            "name: s\ncases:\n- id: a\n  question: q\n  reference: r\n  assertions:\n"
+            f"  - {{kind: bertscore, model: '{model}', min: 80}}\n",
+            encoding="utf-8",
+        )
+        with pytest.raises(InputError, match=said) as caught:
+            load_suite(path)
+        assert "s.yaml:3" in str(caught.value)
 
 
 def test_a_model_that_is_not_there_or_a_layer_that_it_has_not_is_told(

@@ -434,3 +434,33 @@ with TemplateJudge(spec, "sft", over_length="reject", log=Path(sys.argv[2])):
         parent.send_signal(signal.SIGKILL)
     gone, alive = psutil.wait_procs(children, timeout=300)
     assert gone and not alive
+
+
+ANSWERED = [
+    row("几点开门？", "早上八点开门。"),
+    row("几点开门？", "早上八点开门。", system="你是客服。"),
+    row("你好", "您好", "再见", "慢走", "好", "嗯", system="你是客服。"),
+    row("你好", "<think>\n想\n</think>\n\n您好", "再见", "<think>\n再想\n</think>\n\n慢走"),
+    row("换行", "早上\n\n 八点 \n"),
+    row("记号", "早上<|im_end|>\n八点"),
+    row("Hello", "Open at 8, closed on Monday."),
+]
+
+
+@pytest.mark.parametrize("one", ANSWERED)
+def test_a_perplexity_is_of_the_tokens_that_training_makes(model: Path, one: Row) -> None:
+    from palmswift.data.real_template import RealTemplate, template_arguments
+    from palmswift.eval.measures.perplexity_worker import Model
+    from palmswift.eval.measures.pieces import thinking_of
+
+    thinking = {"enable_thinking": False, "preserve_thinking": False}
+    real = RealTemplate(template_arguments(Setting(arguments=thinking).spec(model)), "sft")
+    ours = Model(str(model))
+    *prompt, answer = one["messages"]
+    before = ours.prompt_tokens(prompt, thinking=thinking_of(answer["content"]))
+    own = ours.tokens(answer["content"])
+    [trained] = real.sequences(one)
+    end = len(before) + len(own)
+    assert trained.input_ids[:end] == before + own
+    assert trained.labels[len(before) : end] == own
+    assert real.tokenizer.decode(trained.input_ids[end:]) == "<|im_end|>\n"

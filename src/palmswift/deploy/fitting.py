@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from palmswift.deploy.spec import ServerSpec, adapter_rank
+from palmswift.deploy.adapters import adapter_rank
+from palmswift.deploy.spec import ServerSpec
 from palmswift.deploy.vllm_server import adapters_of
 from palmswift.errors import InputError
+from palmswift.launchers.plugin_files import plugin_path
 from palmswift.plan.serving import (
     Server,
     ServingConditions,
@@ -45,6 +47,7 @@ def fitted(
     user `asked` for by name stays. `InputError` when not one short request would fit, unless
     memory was asked for by name.
     """
+    spec = _held_to_its_length(spec)
     card = _card(spec)
     server = None if card is None else _server(spec, recipe)
     if card is None or server is None:
@@ -66,7 +69,34 @@ def fitted(
         f"planned for {card.name} with {card.free_mib:,} MiB free: {capacity(plan)}{shorter}, "
         f"and up to {plan.max_model_len:,} tokens; predicted"
     )
-    return spec.model_copy(update={"swift": {**spec.swift, **settings}})
+    return _held_to_its_length(spec.model_copy(update={"swift": {**spec.swift, **settings}}))
+
+
+def planned(spec: ServerSpec, recipe: Recipe) -> ServerSpec:
+    """The spec with the planner's numbers for the card that `recipe` is made for, no desktop on it.
+
+    What the spec says stays. The spec as it is where nothing is predicted, or nothing fits.
+    """
+    server = _server(spec, recipe) if recipe.needs_gpu else None
+    if server is None:
+        return spec
+    card = ServingConditions(gpu_mib=recipe.budget.gpu_mib, desktop_mib=0)
+    return spec.model_copy(update={"swift": {**plan_server(server, card).settings, **spec.swift}})
+
+
+def _held_to_its_length(spec: ServerSpec) -> ServerSpec:
+    """The spec whose `max_model_len` bounds requests with ms-swift's own engine too.
+
+    Of itself it only writes the number into the model's config (ms-swift 4.6.0).
+    """
+    if "max_model_len" not in spec.swift or spec.backend != "transformers":
+        return spec
+    plugin = str(plugin_path("served_length"))
+    others = spec.swift.get("external_plugins", [])
+    names = [*map(str, others)] if isinstance(others, list) else [str(others)]
+    if plugin in names:
+        return spec
+    return spec.model_copy(update={"swift": {**spec.swift, "external_plugins": [*names, plugin]}})
 
 
 _MEMORY = ("vllm_gpu_memory_utilization", "vllm_max_model_len", "max_model_len", "max_batch_size")

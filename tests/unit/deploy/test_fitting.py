@@ -10,7 +10,7 @@ import pytest
 from support_deploy import adapter_folder
 from support_runs import make_recipe
 
-from palmswift.deploy.fitting import fitted
+from palmswift.deploy.fitting import fitted, planned
 from palmswift.deploy.spec import ServerSpec
 from palmswift.errors import InputError
 from palmswift.plan.shapes import QWEN3
@@ -152,6 +152,22 @@ def test_without_a_card_or_for_what_is_not_predicted_nothing_is_changed(
     assert fitted(other, None) == other
     llama = _model(tmp_path / "llama", model_type="llama")
     assert fitted(_spec(llama), None) == _spec(llama)
+
+
+def test_a_production_folder_is_planned_for_the_recipe_s_card_without_one_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    spec = _spec(_model(tmp_path / "m"), server="vllm")
+    made_for = make_recipe(budget={"gpu_mib": 8188})
+    swift = planned(spec, made_for).swift
+    assert swift["vllm_gpu_memory_utilization"] == 0.97
+    fewer = spec.model_copy(update={"swift": {**spec.swift, "vllm_max_num_seqs": 2}})
+    settled = planned(fewer, made_for).swift
+    assert settled["vllm_max_num_seqs"] == 2
+    assert isinstance(settled["vllm_max_model_len"], int)
+    assert planned(spec, make_recipe(budget={"gpu_mib": 0})) == spec
+    assert planned(spec, make_recipe(budget={"gpu_mib": 2048})) == spec
 
 
 def test_an_old_driver_tells_less_and_the_card_is_still_known(

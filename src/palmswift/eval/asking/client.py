@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Client", "Delta", "Failure", "Reply"]
 
+T = TypeVar("T")
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -160,41 +161,64 @@ class Client:
     ) -> Reply | Failure:
         """Send one request, again where that may help, and give what came of it."""
         data = encoded(body, stream=stream)
+
+        async def send(attempt: int) -> Reply | Failure:
+            return await self.once(
+                data, route=route, stream=stream, attempt=attempt, headers=headers
+            )
+
+        outcome, failed = await self._patiently(send, self._guess(body, data))
+        return outcome._replace(retried=tuple(failed))
+
+    async def ask(self, path: str, body: Mapping[str, Any]) -> Any | Failure:
+        """POST to a route beside the API's own, such as vLLM's `/tokenize`, again where that may
+        help; the reply's JSON."""
+        data = msgspec.json.encode(body)
+        url = self.endpoint.base_url.removesuffix("/v1") + path
+
+        async def read(response: aiohttp.ClientResponse) -> Any:
+            try:
+                return msgspec.json.decode(await self._bounded(response))
+            except msgspec.DecodeError as error:
+                raise Unusable("garbage", f"{path} did not answer with JSON") from error
+
+        async def send(attempt: int) -> Any | Failure:
+            clock = StreamClock(time.perf_counter())
+            return await self._exchange(self._post(url, data), clock, attempt, read)
+
+        return (await self._patiently(send, len(data) / 4))[0]
+
+    async def _patiently(
+        self, send: Callable[[int], Awaitable[T | Failure]], guess: float
+    ) -> tuple[T | Failure, list[Failure]]:
+        """What came of a request that is sent again where that may help, and the failures before;
+        `guess` is of its tokens."""
         failed: list[Failure] = []
         for attempt in range(1, self.policy.attempts + 1):
-            ticket = await self.pace.enter(self._guess(body, data))
-            outcome = await self._within(ticket, data, route, stream, attempt, headers)
-            outcome = outcome._replace(retried=tuple(failed))
-            if isinstance(outcome, Reply) or not is_transient(outcome.kind, outcome.status):
-                return outcome
+            ticket = await self.pace.enter(guess)
+            outcome = await self._within(ticket, send(attempt))
+            if not isinstance(outcome, Failure):
+                return outcome, failed
+            if not is_transient(outcome.kind, outcome.status):
+                return outcome, failed
             wait = outcome.asked_wait
             if wait is not None and wait > self.policy.longest_wait:
                 message = f"{outcome.message}; the server asks to wait {wait:.0f} s"
-                return outcome._replace(message=message)
+                return outcome._replace(message=message), failed
             if wait is not None:
                 self.pace.hold(wait)
             if attempt < self.policy.attempts:
-                failed.append(outcome._replace(retried=()))
+                failed.append(outcome)
                 await asyncio.sleep(wait_before(attempt + 1, self.policy, wait))
-        return outcome
+        return outcome, failed
 
-    async def _within(
-        self,
-        ticket: Pass,
-        data: bytes,
-        route: Route,
-        stream: bool,
-        attempt: int,
-        headers: Mapping[str, str],
-    ) -> Reply | Failure:
+    async def _within(self, ticket: Pass, sent: Awaitable[T | Failure]) -> T | Failure:
         """One attempt, after which its place is another's."""
         result: Result = "other"
         tokens: int | None = None
         try:
-            outcome = await self.once(
-                data, route=route, stream=stream, attempt=attempt, headers=headers
-            )
-            result = _result(outcome)
+            outcome = await sent
+            result = _result(outcome) if isinstance(outcome, Failure) else "good"
             tokens = outcome.tokens if isinstance(outcome, Reply) else None
         finally:
             self.pace.leave(ticket, result, tokens)
@@ -215,9 +239,33 @@ class Client:
         headers: Mapping[str, str] = NO_HEADERS,
     ) -> Reply | Failure:
         """One POST of an encoded body, whatever the pace; what came of it."""
+        clock = StreamClock(time.perf_counter())
+
+        async def read(response: aiohttp.ClientResponse) -> Parts:
+            return await self._read(response, route, clock)
+
+        request = self._post(f"{self.endpoint.base_url}{PATHS[route]}", data, headers)
+        parts = await self._exchange(request, clock, attempt, read)
+        if isinstance(parts, Failure):
+            return parts
+        return Reply(
+            *parts,
+            seconds=time.perf_counter() - clock.started,
+            timings=clock.timings(),
+            arrivals=clock.arrivals,
+            attempts=attempt,
+        )
+
+    async def _exchange(
+        self,
+        request: aiohttp.client._RequestContextManager,
+        clock: StreamClock,
+        attempt: int,
+        read: Callable[[aiohttp.ClientResponse], Awaitable[T]],
+    ) -> T | Failure:
+        """What `read` makes of the response, or what went wrong."""
         import aiohttp
 
-        clock = StreamClock(time.perf_counter())
         headers_came = False
         wait: float | None = None
 
@@ -226,14 +274,14 @@ class Client:
             return Failure(kind, status, self._safe(message), seconds, attempt, wait)
 
         try:
-            async with self._post(data, route, headers) as response:
+            async with request as response:
                 clock.headers(time.perf_counter())
                 headers_came = True
                 if response.status != 200:
                     wait = asked_wait(response.headers)
                     body = await self._bounded(response)
                     return failed("status", response.status, _refusal(response, body))
-                parts = await self._read(response, route, clock)
+                return await read(response)
         except asyncio.TimeoutError as error:
             if isinstance(error, aiohttp.ConnectionTimeoutError):
                 return failed("unreachable", None, f"no connection in {self.policy.connect:g} s")
@@ -246,13 +294,6 @@ class Client:
             return failed("unreachable", None, f"not a usable address: {error}")
         except (aiohttp.ClientError, OSError) as error:
             return failed("dropped", None, f"the connection broke: {_words(error)}")
-        return Reply(
-            *parts,
-            seconds=time.perf_counter() - clock.started,
-            timings=clock.timings(),
-            arrivals=clock.arrivals,
-            attempts=attempt,
-        )
 
     async def _read(
         self, response: aiohttp.ClientResponse, route: Route, clock: StreamClock
@@ -307,10 +348,10 @@ class Client:
         return message.replace(self._key, "(key)") if self._key else message
 
     def _post(
-        self, data: bytes, route: Route, headers: Mapping[str, str] = NO_HEADERS
+        self, url: str, data: bytes, headers: Mapping[str, str] = NO_HEADERS
     ) -> aiohttp.client._RequestContextManager:
         return self._session.post(
-            f"{self.endpoint.base_url}{PATHS[route]}",
+            url,
             data=data,
             headers={"Content-Type": "application/json", **headers},
             allow_redirects=False,
@@ -321,7 +362,8 @@ class Client:
         import aiohttp
 
         try:
-            async with self._post(encoded(body, stream=True, usage=False), "chat") as response:
+            url = f"{self.endpoint.base_url}{PATHS['chat']}"
+            async with self._post(url, encoded(body, stream=True, usage=False)) as response:
                 if response.status != 200:
                     text = _refusal(response, await self._bounded(response))
                     raise ChildError(self._safe(f"{self.where}: {text}"))
@@ -359,10 +401,8 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _result(outcome: Reply | Failure) -> Result:
-    if isinstance(outcome, Reply):
-        return "good"
-    return "overloaded" if outcome.status in OVERLOADED else "other"
+def _result(failure: Failure) -> Result:
+    return "overloaded" if failure.status in OVERLOADED else "other"
 
 
 def _refusal(response: aiohttp.ClientResponse, body: bytes) -> str:

@@ -9,20 +9,34 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-_SPECIAL = re.compile(r"(<\|im_start\|>|<\|im_end\|>)")
+_SPECIALS = ("<|im_start|>", "<|im_end|>")
+_BEYOND_UNICODE = 0x110000
+_NO_THINKING = "<think>\n\n</think>\n\n"
 
 
 class Unigram:
     """Characters come independently of each other, each with a fixed probability.
 
-    A token is a character, or one of ChatML's two marks; what the text's log-probability is can be
-    computed by hand: the sum of `logprob` over its `tokens`.
+    A token is a character, one of ChatML's two marks, or one of `merges`, texts that are one token
+    wherever they stand; what the text's log-probability is can be computed by hand: the sum of
+    `logprob` over its `tokens`. The template is ChatML; with `hybrid`, as Qwen3's it writes a block
+    of empty thinking before an answer unless `enable_thinking` is true or left out.
     """
 
-    def __init__(self, probabilities: Mapping[str, float], unknown: float = 1e-6) -> None:
+    def __init__(
+        self,
+        probabilities: Mapping[str, float],
+        unknown: float = 1e-6,
+        *,
+        merges: Sequence[str] = (),
+        hybrid: bool = False,
+    ) -> None:
         """`unknown` is the probability of each token that is not among `probabilities`."""
         self.probabilities = dict(probabilities)
         self.unknown = unknown
+        self.hybrid = hybrid
+        self._long = (*_SPECIALS, *merges)
+        self._cut = re.compile("|".join([*map(re.escape, self._long), "."]), re.DOTALL)
 
     @classmethod
     def of_text(cls, text: str, unknown: float = 1e-6) -> Unigram:
@@ -31,20 +45,21 @@ class Unigram:
 
     def tokens(self, text: str) -> list[str]:
         """The tokens of a text."""
-        found: list[str] = []
-        for part in _SPECIAL.split(text):
-            found += [part] if _SPECIAL.fullmatch(part) else list(part)
-        return found
+        return self._cut.findall(text)
 
     def logprob(self, token: str) -> float:
         """The natural logarithm of a token's probability."""
         return math.log(self.probabilities.get(token, self.unknown))
 
     def token_id(self, token: str) -> int:
-        """A number for a token: its code point, and two beyond Unicode for the marks."""
-        if len(token) == 1:
-            return ord(token)
-        return 0x110000 + (token == "<|im_end|>")
+        """A number for a token: its code point, or one beyond Unicode."""
+        return ord(token) if len(token) == 1 else _BEYOND_UNICODE + self._long.index(token)
+
+    def token_of(self, number: int) -> str:
+        """The token of a number."""
+        if number < _BEYOND_UNICODE:
+            return chr(number)
+        return self._long[number - _BEYOND_UNICODE]
 
     def render(
         self,
@@ -52,12 +67,38 @@ class Unigram:
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
+        enable_thinking: bool = True,
     ) -> str:
         """The conversation as ChatML."""
         text = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
         if continue_final_message:
             return text.removesuffix("<|im_end|>\n")
-        return text + "<|im_start|>assistant\n" * add_generation_prompt
+        if not add_generation_prompt:
+            return text
+        nothing = _NO_THINKING if self.hybrid and not enable_thinking else ""
+        return f"{text}<|im_start|>assistant\n{nothing}"
+
+    def prompt(self, body: Mapping[str, Any], *, goes_on: bool = False) -> list[str]:
+        """The tokens that a request gives the model. With `goes_on` an answer at the end is not
+        over, and is made into tokens by itself, as ms-swift's server has it."""
+        if "messages" not in body:
+            prompt = body.get("prompt", "")
+            if isinstance(prompt, list):
+                return [self.token_of(number) for number in prompt]
+            return self.tokens(str(prompt))
+        messages = body["messages"]
+        thinking = (body.get("chat_template_kwargs") or {}).get("enable_thinking", True)
+        if goes_on and messages[-1]["role"] == "assistant":
+            before = self.render(messages[:-1], enable_thinking=thinking)
+            return [*self.tokens(before), *self.tokens(messages[-1]["content"])]
+        return self.tokens(
+            self.render(
+                messages,
+                add_generation_prompt=body.get("add_generation_prompt", True),
+                continue_final_message=body.get("continue_final_message", False),
+                enable_thinking=thinking,
+            )
+        )
 
     def prompt_logprobs(self, tokens: Sequence[str]) -> list[dict[str, dict[str, Any]] | None]:
         """As vLLM tells them: nothing for the first token, then a map from token id."""

@@ -26,7 +26,9 @@ __all__ = ["Capacity", "Chunk", "FakeServer", "Plan", "Script", "Served", "Unigr
 OK = Plan()
 
 OFFERS = frozenset({"prompt_logprobs", "echo", "tokenize", "logprobs"})
-"""The ways in which a server may tell log-probabilities: of given text, and of a probe's reply."""
+"""The ways in which a server may tell log-probabilities: of given text, and of a probe's reply.
+`swift` is not among them: with it an answer at the end is gone on with, and cut apart, as behind
+`swift deploy`."""
 
 
 class Served(NamedTuple):
@@ -138,6 +140,7 @@ class FakeServer:
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_post("/v1/completions", self._complete)
         app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_post("/detokenize", self._detokenize)
         app.router.add_get("/served", self._served)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
@@ -172,12 +175,18 @@ class FakeServer:
         if self.language is None or "tokenize" not in self.offers:
             return _json(_error("no such route", "not_found"), 404)
         body = msgspec.json.decode(await request.read())
-        tokens = self.language.tokens(_prompt(self.language, body))
+        tokens = self.language.prompt(body, goes_on="swift" in self.offers)
         ids = [self.language.token_id(token) for token in tokens]
         document: dict[str, Any] = {"count": len(ids), "max_model_len": 4096, "tokens": ids}
         if body.get("return_token_strs"):
             document["token_strs"] = tokens
         return _json(document)
+
+    async def _detokenize(self, request: web.Request) -> web.Response:
+        if self.language is None or "tokenize" not in self.offers:
+            return _json(_error("no such route", "not_found"), 404)
+        body = msgspec.json.decode(await request.read())
+        return _json({"prompt": "".join(map(self.language.token_of, body["tokens"]))})
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         arrived = time.perf_counter()
@@ -316,7 +325,7 @@ class _Answer:
     ) -> None:
         """What the request asks about probabilities, where the server offers it."""
         body, offers = self.body, self.server.offers
-        prompt = language.tokens(_prompt(language, body))
+        prompt = language.prompt(body, goes_on="swift" in offers)
         echo = bool(body.get("echo")) and "echo" in offers and not self.chat
         if echo:
             choice["text"] = "".join(prompt) + text
@@ -333,8 +342,7 @@ class _Answer:
 
     def _usage(self, tokens: int) -> dict[str, int]:
         if self.server.language is not None:
-            language = self.server.language
-            asked = len(language.tokens(_prompt(language, self.body)))
+            asked = len(self.server.language.prompt(self.body))
         elif self.chat:
             asked = sum(len(turn.get("content") or "") for turn in self.body["messages"])
         else:
@@ -430,17 +438,6 @@ def _question(body: dict[str, Any]) -> str:
     messages = _messages(body)
     asked = next((m for m in reversed(messages) if m["role"] == "user"), messages[-1])
     return str(asked.get("content"))
-
-
-def _prompt(language: Unigram, body: dict[str, Any]) -> str:
-    """The text that the model is given."""
-    if "messages" not in body:
-        return str(body.get("prompt", ""))
-    return language.render(
-        body["messages"],
-        add_generation_prompt=body.get("add_generation_prompt", True),
-        continue_final_message=body.get("continue_final_message", False),
-    )
 
 
 def _cut(request: web.Request) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import NamedTuple
 
 from palmswift.errors import ChildError, InputError
@@ -43,42 +44,72 @@ class BertScores(NamedTuple):
     """Model, layer and the beginning of the weights' SHA-256; scores compare under the same."""
 
 
-def bertscore(
-    pairs: Sequence[tuple[str, Sequence[str]]], model: Path, layer: int | None = None
-) -> BertScores:
-    """The scores of (answer, references) pairs; of several references, the best F1 counts.
+class BertScorer:
+    """Scores with one model, which stays loaded in a process of its own inside the block."""
 
-    `layer` must be given for a model whose folder name is not in LAYERS. InputError: no such model
-    or layer. ChildError: the model could not be run.
-    """
-    if not (model / "config.json").is_file():
-        raise InputError(
-            f"{model}: no model there",
-            remedy="a folder with config.json and weights, such as a downloaded bert-base-chinese",
-        )
-    used = layer if layer is not None else LAYERS.get(model.name)
-    if used is None:
-        raise InputError(
-            f"{model}: which layer to take is not known for it",
-            remedy=f"--bertscore-layer N; known: {', '.join(LAYERS)}",
-        )
-    scores: list[BertScore] = []
-    environment = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    with JsonChild("palmswift.eval.measures.bertscore_worker", env=environment) as child:
+    def __init__(self, model: Path, layer: int | None = None) -> None:
+        """`layer` must be given for a model whose folder name is not in LAYERS. InputError: no such
+        model or layer."""
+        if not (model / "config.json").is_file():
+            raise InputError(
+                f"{model}: no model there",
+                remedy="a folder with config.json and weights, such as a downloaded "
+                "bert-base-chinese",
+            )
+        used = layer if layer is not None else LAYERS.get(model.name)
+        if used is None:
+            raise InputError(
+                f"{model}: which layer to take is not known for it",
+                remedy=f"--bertscore-layer N (`layer`); known: {', '.join(LAYERS)}",
+            )
+        self.model = model
+        self.layer = used
+        environment = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        self._child = JsonChild("palmswift.eval.measures.bertscore_worker", env=environment)
+
+    def __enter__(self) -> BertScorer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the process."""
+        self._child.stop()
+
+    def scores(self, pairs: Sequence[tuple[str, Sequence[str]]]) -> list[BertScore]:
+        """Of (answer, references) pairs; of several references, the best F1 counts. InputError: no
+        such layer. ChildError: the model could not be run."""
+        scores: list[BertScore] = []
         for start in range(0, len(pairs), _CHUNK):
             chunk = [[answer, list(of)] for answer, of in pairs[start : start + _CHUNK]]
-            question = {"model": str(model), "layer": used, "pairs": chunk}
+            question = {"model": str(self.model), "layer": self.layer, "pairs": chunk}
             try:
-                reply = child.ask(question, _TIMEOUT)
+                reply = self._child.ask(question, _TIMEOUT)
             except ChildGone as error:
                 raise ChildError(
-                    f"BERTScore with {model}: {error}",
+                    f"BERTScore with {self.model}: {error}",
                     remedy="it needs torch and transformers: python3 quickstart.py install",
                 ) from error
             if "error" in reply:
-                raise InputError(f"BERTScore with {model}: {reply['error']}")
+                raise InputError(f"BERTScore with {self.model}: {reply['error']}")
             scores += [BertScore(*triple) for triple in reply["scores"]]
-    return BertScores(scores, f"{model.name}|layer:{used}|weights:{_digest(model)}|rescale:no")
+        return scores
+
+
+def bertscore(
+    pairs: Sequence[tuple[str, Sequence[str]]], model: Path, layer: int | None = None
+) -> BertScores:
+    """The scores of (answer, references) pairs, and what they are of; errors as BertScorer's."""
+    with BertScorer(model, layer) as scorer:
+        scores = scorer.scores(pairs)
+    signature = f"{model.name}|layer:{scorer.layer}|weights:{_digest(model)}|rescale:no"
+    return BertScores(scores, signature)
 
 
 def _digest(model: Path) -> str:

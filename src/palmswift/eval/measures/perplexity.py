@@ -1,23 +1,23 @@
 """How likely a model finds given texts as its own answers, through its chat template.
 
-The loss of a text is the sum over its tokens of -ln p(token | template, prompt, text so far); the
-mark that ends the turn is left out. Three ways lead there, tried in this order:
+The loss of a text is the sum over its tokens of -ln p(token | template, prompt, text so far), with
+the tokens that training makes of it (`measures.pieces`); the mark that ends the turn is left out.
 
-- `prompt_logprobs` (vLLM): the conversation is sent with the text as an answer to be continued;
-  what the prompt alone is, a second request tells, and its tokens must begin the first's.
-- `echo`: `/v1/completions` gives the rendered conversation back with its log-probabilities. The
-  rendering is ChatML, and the server's own count of the prompt's tokens must agree with it.
+- `prompt_logprobs`, `echo`: the server's `/tokenize` makes the pieces into tokens, and these are
+  sent to `/v1/completions`, which tells the log-probability of each (vLLM has both).
+- `swift`: `swift deploy` with vLLM behind it takes the conversation itself, cuts it by the template
+  of the training, and tells the same.
 - `local`: the model itself, from a folder, in a process of its own.
 
-A server with neither of the first two is "unsupported", with what it answered; never a number.
+Any other server is "unsupported", with what it answered; never a number of another cut.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -28,8 +28,12 @@ from palmswift.eval.asking.engine import Question, Sampling, Target
 from palmswift.eval.asking.journal import Prediction, read_journal
 from palmswift.eval.asking.retry import RetryPolicy
 from palmswift.eval.json_child import ChildGone, JsonChild
+from palmswift.eval.measures.pieces import Passage, Unusable, why_no_loss
+from palmswift.eval.measures.server_tokens import NoTokenizer, Tokens, tokens_of
 
-Way = Literal["prompt_logprobs", "echo", "local"]
+__all__ = ["Loss", "Losses", "Passage", "from_model", "through_endpoint"]
+
+Way = Literal["prompt_logprobs", "echo", "swift", "local"]
 
 _TIMEOUT = 3600.0
 _CHUNK = 16
@@ -37,20 +41,10 @@ _PROMPT, _WHOLE = 0, 1
 """The `repeat` that a passage's prompt, and the prompt with its text, are journalled under."""
 
 _NO_THINKING = "<think>\n\n</think>\n\n"
-"""What Qwen3's template puts before an answer when thinking is off."""
+"""What Qwen3's template puts before an answer without thinking."""
 
-
-class Passage(NamedTuple):
-    """A text as the answer to a prompt."""
-
-    id: str
-    prompt: Sequence[Mapping[str, Any]]
-    """Messages; the last is the user's."""
-    text: str
-
-    def messages(self) -> list[dict[str, Any]]:
-        """The prompt and the text as the answer to it."""
-        return [*map(dict, self.prompt), {"role": "assistant", "content": self.text}]
+_SWIFT = "swift"
+"""Whose models `swift deploy` says that it has."""
 
 
 class Loss(BaseModel):
@@ -107,10 +101,6 @@ class Losses(BaseModel):
         )
 
 
-class Unusable(ValueError):
-    """Why a reply gives no loss."""
-
-
 def through_endpoint(
     endpoint: Endpoint,
     passages: Sequence[Passage],
@@ -124,74 +114,160 @@ def through_endpoint(
 
     ChildError when the endpoint does not answer.
     """
-    usable = [passage for passage in passages if passage.text.strip()]
-    if not usable:
-        raise InputError("there is no text whose loss could be taken")
+    usable, failed = _with_text(passages)
     found = find(endpoint, policy)
-    why: list[str] = []
     sampling = Sampling(max_tokens=1, temperature=0.0)
+    why: list[str] = []
+    ways: list[_Told] = []
     with Asker(journal, sampling, policy, concurrency, note=note) as asker:
         target = asker.admit(found)
-        for way in (_prompt_logprobs, _echo):
-            name, questions_of, loss_of = way(endpoint, asker, target, usable[0], why)
-            if questions_of is None:
+        try:
+            cuts = tokens_of(endpoint, target.model, usable, policy, concurrency=concurrency)
+        except NoTokenizer as error:
+            why.append(str(error))
+            ways += [_Swift()] if usable and error.owner == _SWIFT else []
+        else:
+            failed |= {name: str(cut) for name, cut in cuts.items() if isinstance(cut, Unusable)}
+            usable = [passage for passage in usable if passage.id not in failed]
+            tokens = {name: cut for name, cut in cuts.items() if isinstance(cut, Tokens)}
+            ways += [_PromptLogprobs(tokens), _Echo(tokens)] if usable else []
+        for way in ways:
+            # The shortest, since a text that is too long for the model says nothing of the server.
+            first = min(usable, key=lambda passage: len(str(passage)))
+            try:
+                way.loss(first, _ask(asker, target, way.questions(first)))
+            except Unusable as error:
+                why.append(f"{way.name}: {error}")
                 continue
-            questions = [question for passage in usable for question in questions_of(passage)]
-            asker.ask(target, questions)
-            rows = _rows(journal, asker, target, questions)
-            losses, failed = [], {}
-            for passage in usable:
-                try:
-                    losses.append(loss_of(passage, rows))
-                except Unusable as error:
-                    failed[passage.id] = str(error)
-            return Losses(label=endpoint.label, way=name, losses=losses, failed=failed)
-    return Losses(label=endpoint.label, way=None, reason="; ".join(why))
+            rows = _ask(asker, target, [q for passage in usable for q in way.questions(passage)])
+            losses, lacking = _losses(way, usable, rows)
+            failed |= lacking
+            return Losses(label=endpoint.label, way=way.name, losses=losses, failed=failed)
+    reason = "; ".join(why) or f"no text could be used: {next(iter(failed.values()))}"
+    return Losses(label=endpoint.label, way=None, reason=reason, failed=failed)
 
 
-QuestionsOf = Callable[[Passage], list[Question]]
+def _losses(
+    way: _Told, passages: Sequence[Passage], rows: Rows
+) -> tuple[list[Loss], dict[str, str]]:
+    """The losses, and why the other passages have none."""
+    losses: list[Loss] = []
+    failed: dict[str, str] = {}
+    for passage in passages:
+        try:
+            losses.append(way.loss(passage, rows))
+        except Unusable as error:
+            failed[passage.id] = str(error)
+    return losses, failed
+
+
+def _with_text(passages: Sequence[Passage]) -> tuple[list[Passage], dict[str, str]]:
+    """The passages whose text can have a loss, and why the others have none."""
+    if not any(passage.text.strip() for passage in passages):
+        raise InputError("there is no text whose loss could be taken")
+    why = {passage.id: why_no_loss(passage.text) for passage in passages}
+    failed = {name: reason for name, reason in why.items() if reason is not None}
+    return [passage for passage in passages if passage.id not in failed], failed
+
+
 Rows = Mapping[tuple[str, int], Prediction]
-LossOf = Callable[[Passage, Rows], Loss]
-Trial = tuple[Way, QuestionsOf | None, LossOf]
 
 
-def _prompt_logprobs(
-    endpoint: Endpoint, asker: Asker, target: Target, first: Passage, why: list[str]
-) -> Trial:
-    """vLLM's way, if the server takes it: tried with the first passage."""
-    rows = _ask(asker, target, logprob_questions(first))
-    try:
-        loss_from_logprobs(first, rows)
-    except Unusable as error:
-        why.append(f"prompt_logprobs: {error}")
-        return "prompt_logprobs", None, loss_from_logprobs
-    return "prompt_logprobs", logprob_questions, loss_from_logprobs
+class _Told(Protocol):
+    """A way in which a server tells what a text costs."""
+
+    name: Way
+
+    def questions(self, passage: Passage) -> list[Question]:
+        """The requests of a passage."""
+
+    def loss(self, passage: Passage, rows: Rows) -> Loss:
+        """The loss of a passage from the replies; Unusable says what they lack."""
 
 
-def logprob_questions(passage: Passage) -> list[Question]:
-    """The two requests of a passage: its prompt, and its prompt with the text."""
-    common = {"prompt_logprobs": 0, "max_tokens": 1}
-    whole = {**common, "add_generation_prompt": False, "continue_final_message": True}
-    return [
-        Question(passage.id, _PROMPT, list(map(dict, passage.prompt)), common),
-        Question(passage.id, _WHOLE, passage.messages(), whole),
-    ]
+class _PromptLogprobs:
+    """Tokens are sent as a bare prompt, and vLLM's `prompt_logprobs` tells of each."""
+
+    name: Way = "prompt_logprobs"
+    fields: Mapping[str, Any] = {"prompt_logprobs": 0}
+
+    def __init__(self, tokens: Mapping[str, Tokens]) -> None:
+        self._tokens = tokens
+
+    def questions(self, passage: Passage) -> list[Question]:
+        """The one request of a passage."""
+        tokens = self._tokens[passage.id]
+        body = {
+            "prompt": [*tokens.prompt, *tokens.text],
+            "max_tokens": 1,
+            "temperature": 0.0,
+            **self.fields,
+        }
+        return [Question(passage.id, _WHOLE, [], body=body, route="completion")]
+
+    def loss(self, passage: Passage, rows: Rows) -> Loss:
+        """The loss of a passage; Unusable says what the reply lacks."""
+        tokens = self._tokens[passage.id]
+        told = self._told(_answered(rows.get((passage.id, _WHOLE))), [*tokens.prompt, *tokens.text])
+        return _loss(passage, told[len(tokens.prompt) :])
+
+    def _told(self, row: Prediction, ids: list[int]) -> list[float | None]:
+        told = _prompt_tokens(row)
+        if [token.id for token in told[1:]] != list(map(str, ids[1:])) or len(told) != len(ids):
+            raise Unusable("the server tells of other tokens than it was sent")
+        return [token.logprob for token in told]
 
 
-def loss_from_logprobs(passage: Passage, rows: Rows) -> Loss:
-    """The loss of a passage from both replies; Unusable says what they lack."""
-    prompt, whole = (_told(rows.get((passage.id, part))) for part in (_PROMPT, _WHOLE))
-    if len(whole) <= len(prompt):
-        raise Unusable("the text has no token of its own in the template")
-    if [token.id for token in whole[: len(prompt)]] != [token.id for token in prompt]:
-        raise Unusable("the prompt's tokens do not begin the conversation's")
-    own = _without_thinking(whole[len(prompt) :], passage.text)
-    return _loss(passage, [token.logprob for token in own])
+class _Echo(_PromptLogprobs):
+    """The same, told by an echoed completion."""
+
+    name: Way = "echo"
+    fields: Mapping[str, Any] = {"echo": True, "logprobs": 1}
+
+    def _told(self, row: Prediction, ids: list[int]) -> list[float | None]:
+        of = row.logprobs if isinstance(row.logprobs, dict) else {}
+        told = of.get("token_logprobs")
+        if not isinstance(told, list):
+            raise Unusable("the server's reply has no log-probabilities")
+        if len(told) < len(ids):
+            raise Unusable("the server does not echo the prompt")
+        counted = (row.usage or {}).get("prompt_tokens", len(ids))
+        if told[0] is not None or counted != len(ids):
+            raise Unusable("the server echoes other tokens than it was sent")
+        return [None if value is None else float(value) for value in told[: len(ids)]]
+
+
+class _Swift:
+    """`swift deploy` with vLLM: the text is an answer to go on with, in ms-swift's own cut."""
+
+    name: Way = "swift"
+
+    def questions(self, passage: Passage) -> list[Question]:
+        """The two requests of a passage: its prompt, and its prompt with the text."""
+        fields = {"prompt_logprobs": 0}
+        prompt = list(map(dict, passage.prompt))
+        whole = [*prompt, {"role": "assistant", "content": passage.text}]
+        return [
+            Question(passage.id, _PROMPT, prompt, fields),
+            Question(passage.id, _WHOLE, whole, fields),
+        ]
+
+    def loss(self, passage: Passage, rows: Rows) -> Loss:
+        """The loss of a passage from both replies; Unusable says what they lack."""
+        prompt, whole = (
+            _prompt_tokens(_answered(rows.get((passage.id, part)))) for part in (_PROMPT, _WHOLE)
+        )
+        if len(whole) <= len(prompt):
+            raise Unusable("the text has no token of its own in the template")
+        if [token.id for token in whole[: len(prompt)]] != [token.id for token in prompt]:
+            raise Unusable("the prompt's tokens do not begin the conversation's")
+        own = _without_thinking(whole[len(prompt) :], passage.text)
+        return _loss(passage, [token.logprob for token in own])
 
 
 def _without_thinking(tokens: Sequence[_Token], text: str) -> Sequence[_Token]:
-    """The tokens without the empty thinking that Qwen3's template puts before a last answer, though
-    the prompt did not end with it (thinking is on): it is the template's, not the text's."""
+    """The tokens without the empty thinking that the template puts before an answer, though the
+    prompt did not end with it (thinking is on): it is the template's, not the text's."""
     seen = ""
     for position, token in enumerate(tokens):
         if seen == _NO_THINKING and not text.startswith(_NO_THINKING):
@@ -212,12 +288,16 @@ class _Token(NamedTuple):
     """None of the first."""
 
 
-def _told(row: Prediction | None) -> list[_Token]:
-    """The prompt's tokens and their log-probabilities."""
+def _answered(row: Prediction | None) -> Prediction:
     if row is None:
         raise Unusable("not asked")
     if row.error is not None:
         raise Unusable(row.error.message)
+    return row
+
+
+def _prompt_tokens(row: Prediction) -> list[_Token]:
+    """The prompt's tokens and their log-probabilities."""
     if not row.prompt_logprobs:
         raise Unusable("the server's reply has no prompt_logprobs")
     told: list[_Token] = []
@@ -234,73 +314,6 @@ def _told(row: Prediction | None) -> list[_Token]:
     return told
 
 
-def _echo(
-    endpoint: Endpoint, asker: Asker, target: Target, first: Passage, why: list[str]
-) -> Trial:
-    """The way of bare completions, if the server takes it and its template is ChatML."""
-    for opening in ("", _NO_THINKING):
-
-        def questions_of(passage: Passage, opening: str = opening) -> list[Question]:
-            return [echo_question(passage, opening)]
-
-        def loss_of(passage: Passage, rows: Rows, opening: str = opening) -> Loss:
-            return loss_from_echo(passage, rows, opening)
-
-        plain = Question(f"{first.id}+count", _PROMPT, list(map(dict, first.prompt)))
-        bare = echo_question(first._replace(id=f"{first.id}+bare", text=""), opening)
-        rows = _ask(asker, target, [plain, bare, *questions_of(first)])
-        counts = [
-            (row.usage or {}).get("prompt_tokens") if row is not None else None
-            for row in (rows.get((plain.case, _PROMPT)), rows.get((bare.case, _WHOLE)))
-        ]
-        try:
-            loss_of(first, rows)
-        except Unusable as error:
-            why.append(f"echo: {error}")
-            return "echo", None, loss_of
-        if counts[0] is not None and counts[0] == counts[1]:
-            return "echo", questions_of, loss_of
-    why.append("echo: the server's template is not ChatML, by its count of the prompt's tokens")
-    return "echo", None, loss_of
-
-
-def echo_question(passage: Passage, opening: str) -> Question:
-    """The rendered conversation as a bare completion that is echoed."""
-    body = {
-        "prompt": chatml(passage.prompt, opening) + passage.text,
-        "max_tokens": 1,
-        "temperature": 0.0,
-        "echo": True,
-        "logprobs": 1,
-    }
-    return Question(passage.id, _WHOLE, [], body=body, route="completion")
-
-
-def chatml(messages: Iterable[Mapping[str, Any]], opening: str = "") -> str:
-    """The conversation as ChatML, up to where the answer begins."""
-    turns = [f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in messages]
-    return "".join(turns) + f"<|im_start|>assistant\n{opening}"
-
-
-def loss_from_echo(passage: Passage, rows: Rows, opening: str) -> Loss:
-    """The loss of a passage from an echoed completion; Unusable says what it lacks."""
-    row = rows.get((passage.id, _WHOLE))
-    if row is None or row.error is not None:
-        raise Unusable("not asked" if row is None or row.error is None else row.error.message)
-    told = row.logprobs if isinstance(row.logprobs, dict) else {}
-    offsets, logprobs = told.get("text_offset"), told.get("token_logprobs")
-    begin = len(chatml(passage.prompt, opening))
-    end = begin + len(passage.text)
-    if not isinstance(offsets, list) or not isinstance(logprobs, list) or not offsets:
-        raise Unusable("the server's reply has no log-probabilities")
-    if max(offsets) < begin:
-        raise Unusable("the server does not echo the prompt")
-    if begin not in offsets:
-        raise Unusable("a token stands across the beginning of the text")
-    pairs = zip(offsets, logprobs, strict=True)
-    return _loss(passage, [value for offset, value in pairs if begin <= offset < end])
-
-
 def _loss(passage: Passage, logprobs: Sequence[float | None]) -> Loss:
     values = [value for value in logprobs if value is not None]
     if not values or len(values) != len(logprobs):
@@ -311,19 +324,14 @@ def _loss(passage: Passage, logprobs: Sequence[float | None]) -> Loss:
 
 def _ask(asker: Asker, target: Target, questions: Sequence[Question]) -> Rows:
     asker.ask(target, questions)
-    return _rows(asker.path, asker, target, questions)
-
-
-def _rows(path: Path, asker: Asker, target: Target, questions: Sequence[Question]) -> Rows:
     wanted = asker.keys(target, questions)
-    return {(row.case, row.repeat): row for row in read_journal(path) if row.key in wanted}
+    return {(row.case, row.repeat): row for row in read_journal(asker.path) if row.key in wanted}
 
 
 def from_model(model: Path, passages: Sequence[Passage], label: str = "local") -> Losses:
     """The losses of `passages` by the model in a folder. ChildError: it could not be run."""
-    usable = [passage for passage in passages if passage.text.strip()]
+    usable, failed = _with_text(passages)
     losses: list[Loss] = []
-    failed: dict[str, str] = {}
     environment = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     with JsonChild("palmswift.eval.measures.perplexity_worker", env=environment) as child:
         for start in range(0, len(usable), _CHUNK):

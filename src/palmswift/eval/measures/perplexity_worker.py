@@ -6,9 +6,11 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from palmswift.eval.json_child import answer_questions
+from palmswift.eval.measures.pieces import Unusable, cut, marked, thinking_of, trained_prompt
 
 
 class Model:
@@ -22,29 +24,41 @@ class Model:
         self.model = AutoModelForCausalLM.from_pretrained(path, dtype="auto").eval()
         self.model.to(self.device)
 
-    def tokens(self, text: str) -> list[int]:
-        """The tokens of a piece of the conversation."""
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
     def loss(self, prompt: list[dict[str, Any]], text: str) -> tuple[float, int] | str:
-        """Nats and tokens of a text; a text says why there are none.
-
-        Prompt and text are cut into tokens apart, as ms-swift does in training and as a model that
-        is asked has them: together a token could stand across the border.
-        """
-        rendered = self.tokenizer.apply_chat_template(
-            prompt, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        before, after = self.tokens(rendered), self.tokens(text)
-        if not after:
-            return "the text has no token"
-        whole = before + after
-        ids = torch.tensor([whole], device=self.device)
+        """Nats and tokens of a text; a text says why there are none."""
+        try:
+            before = self.prompt_tokens(prompt, thinking=thinking_of(text))
+        except (Unusable, TemplateError) as error:
+            return str(error)
+        after = self.tokens(text)
+        if not before or not after:
+            return "the text has no token" if before else "the prompt has no token"
+        ids = torch.tensor([before + after], device=self.device)
         with torch.inference_mode():
             logits = self.model(ids).logits[0, len(before) - 1 : -1].double()
         own = ids[0, len(before) :]
         nats = torch.nn.functional.cross_entropy(logits, own, reduction="sum")
         return float(nats), len(own)
+
+    def prompt_tokens(self, prompt: list[dict[str, Any]], *, thinking: bool) -> list[int]:
+        """What training has before an answer; Unusable: it would not have this prompt."""
+
+        def rendered(messages: list[dict[str, Any]]) -> str:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+                )
+            )
+
+        turns = trained_prompt(prompt)
+        masked = marked(turns)
+        with_marks = None if masked is None else rendered(masked)
+        pieces = cut(turns, rendered(turns), with_marks)
+        return [token for piece in pieces for token in self.tokens(piece)]
+
+    def tokens(self, text: str) -> list[int]:
+        """The tokens of a piece of the conversation."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 @lru_cache(maxsize=1)

@@ -247,6 +247,17 @@ class MetricBound(Demand):
         return self
 
 
+class BertScoreBound(Demand):
+    """BERTScore's F1 against the reference that it is most like is at least `min` of 100, by a BERT
+    on this disk. It runs in a process of its own."""
+
+    kind: Literal["bertscore"]
+    model: Word
+    """A folder, relative to the suite's or the project; one of an unknown name needs `layer`."""
+    layer: int | None = Field(default=None, ge=0)
+    min: float = Field(ge=0, le=100)
+
+
 class Latency(Demand):
     """The whole reply came within so many seconds."""
 
@@ -326,6 +337,7 @@ Assertion = Annotated[
     | ToolCall
     | Similarity
     | MetricBound
+    | BertScoreBound
     | Latency
     | FinishReason
     | Python
@@ -339,7 +351,7 @@ Assertion = Annotated[
 KINDS: tuple[type[Demand], ...] = (
     *(Exact, Contains, ContainsAny, ContainsAll, NotContains, Regex, Json, JsonSchema, Number),
     *(Choice, Length, MaxChars, MinChars, InLanguage, Refusal, NoPii, NoSecrets, ToolCall),
-    *(Similarity, MetricBound, Latency, FinishReason, Python, All, AnyOf, AtLeast),
+    *(Similarity, MetricBound, BertScoreBound, Latency, FinishReason, Python, All, AnyOf, AtLeast),
 )
 """The classes of the union, in the order of the documentation."""
 
@@ -371,7 +383,7 @@ class AssertionResult(BaseModel):
 def needs_reference(assertion: Assertion) -> bool:
     """Whether it can be evaluated only where the case has a reference."""
     match assertion:
-        case Exact(value=None) | Similarity(value=None):
+        case Exact(value=None) | Similarity(value=None) | BertScoreBound():
             return True
         case MetricBound(name=name):
             return PER_ANSWER[name].needs_reference
@@ -380,13 +392,13 @@ def needs_reference(assertion: Assertion) -> bool:
     return False
 
 
-def functions_of(assertion: Assertion) -> list[Python]:
-    """The functions of one's own that it calls, in groups too."""
+def run_apart_of(assertion: Assertion) -> list[Python | BertScoreBound]:
+    """What of it runs in a process of its own, in groups too."""
     match assertion:
-        case Python():
+        case Python() | BertScoreBound():
             return [assertion]
         case All(of=members) | AnyOf(of=members) | AtLeast(of=members):
-            return [found for member in members for found in functions_of(member)]
+            return [found for member in members for found in run_apart_of(member)]
     return []
 
 

@@ -17,6 +17,7 @@ from palmswift.eval.suites.assertions import (
     Assertion,
     AssertionResult,
     AtLeast,
+    BertScoreBound,
     Choice,
     Contains,
     ContainsAll,
@@ -70,14 +71,14 @@ class Subject(NamedTuple):
 
 
 class Ruling(NamedTuple):
-    """Whether a function of the user's own is content with an answer."""
+    """Whether what runs in a process of its own is content with an answer."""
 
     passed: bool
     detail: str | None = None
 
 
-CallFunction = Callable[[Python, Subject], Ruling]
-"""Calls a function of the user's own; CannotEvaluate when it cannot be called."""
+CallFunction = Callable[[Python | BertScoreBound, Subject], Ruling]
+"""Calls a function of the user's own, or a model; CannotEvaluate when it cannot be called."""
 
 
 class CannotEvaluate(Exception):
@@ -91,9 +92,10 @@ class _Outcome(NamedTuple):
     """What was found, where the demand and the answer do not say it themselves."""
 
 
-def no_functions(assertion: Python, subject: Subject) -> Ruling:
+def no_functions(assertion: Python | BertScoreBound, subject: Subject) -> Ruling:
     """Stands where no functions can be called."""
-    raise CannotEvaluate(f"{assertion.function}: functions cannot be called here")
+    name = assertion.function if isinstance(assertion, Python) else assertion.model
+    raise CannotEvaluate(f"{name}: functions and models cannot be called here")
 
 
 def check(
@@ -338,6 +340,10 @@ def _measured(assertion: Assertion, text: str, subject: Subject, call: CallFunct
         case Python(function=function):
             ruling = call(assertion, subject)
             return _Outcome(ruling.passed, function, ruling.detail)
+        case BertScoreBound(min=least):
+            _references(subject)
+            ruling = call(assertion, subject)
+            return _Outcome(ruling.passed, f"BERTScore >= {least:g}", ruling.detail)
     raise AssertionError(assertion.kind)
 
 

@@ -10,11 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from palmswift.errors import InputError, Problem
 from palmswift.eval.asking.conversation import Case, FollowUp, Message
+from palmswift.eval.measures.bertscore import BertScorer
 from palmswift.eval.measures.metrics import MetricName, TextMetric
-from palmswift.eval.suites.assertions import KINDS, functions_of
+from palmswift.eval.suites.assertions import KINDS, Python, run_apart_of
 from palmswift.eval.suites.dataset import DatasetSource, cases_of
 from palmswift.eval.suites.document import Document, read_yaml, validated
-from palmswift.eval.suites.python_check import find_function_file
+from palmswift.eval.suites.python_check import find_beside
 from palmswift.eval.verdicts.comparison import Role
 from palmswift.eval.verdicts.gate import Gate
 from palmswift.paths import project_root
@@ -82,7 +83,7 @@ def load_suite(path: Path) -> Suite:
             where = document.where(("from_dataset", index, "path"))
             problems += error.problems or [Problem(error.summary, where, error.remedy)]
     cases += [part for case in written.cases for part in case.flattened()]
-    problems += [*_clashes(written, document), *_lacking_functions(written, document)]
+    problems += [*_clashes(written, document), *_lacking_files(written, document)]
     if not problems and not cases:
         problems.append(Problem("no cases: give `cases` or `from_dataset`", str(path)))
     tags = {tag for case in cases for tag in case.tags}
@@ -171,8 +172,8 @@ def _clashes(written: SuiteFile, document: Document) -> list[Problem]:
     return problems
 
 
-def _lacking_functions(written: SuiteFile, document: Document) -> list[Problem]:
-    """Python files that assertions name and that are not there."""
+def _lacking_files(written: SuiteFile, document: Document) -> list[Problem]:
+    """Python files and models that assertions name and that are not there."""
     demands = [
         (("cases", index), assertion)
         for index, case in enumerate(written.cases)
@@ -185,9 +186,12 @@ def _lacking_functions(written: SuiteFile, document: Document) -> list[Problem]:
     ]
     problems = []
     for where, demand in demands:
-        for python in functions_of(demand):
+        for one in run_apart_of(demand):
             try:
-                find_function_file(python.function.rpartition(":")[0], document.path.parent)
+                if isinstance(one, Python):
+                    find_beside(one.function.rpartition(":")[0], document.path.parent)
+                else:
+                    BertScorer(find_beside(one.model, document.path.parent), one.layer)
             except InputError as error:
                 problems.append(Problem(error.summary, document.where(where), error.remedy))
     return problems
