@@ -167,7 +167,7 @@ def held(folder: RunFolder, console: Console, script: str) -> Iterator[None]:
     if remark := version_remark():
         console.note(f"note     {remark}")
     console.note(f"run      {folder.path}")
-    with folder.lock():
+    with folder.lock(), folder.room_kept():
         try:
             yield
         except KeyboardInterrupt:
