@@ -133,6 +133,7 @@ def _print(losses: Losses, console: Console) -> None:
     total = losses.total
     if total is None:
         console.say(f"{losses.label}: unsupported: {losses.reason or 'no text has a loss'}")
+        console.say(f"  its weights tell it as well: --folder {losses.label}=DIR")
         return
     console.say(
         f"{losses.label}: {total.nats_per_token:.4f} nats/token, "
