@@ -7,6 +7,8 @@ import signal
 
 from hypothesis import settings
 
+pytest_plugins = ["support_workers"]
+
 
 def pytest_configure() -> None:
     """Let Ctrl-C and a hang-up reach what the tests start, as from a terminal.

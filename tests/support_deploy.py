@@ -92,11 +92,17 @@ def stand_in(folder: Path) -> str:
     return shlex.join([sys.executable, "-S", str(program)])
 
 
+def whole_tensor_file(file: Path) -> None:
+    """Write a safetensors file with one small tensor."""
+    header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+
+
 def model_folder(folder: Path) -> Path:
     """A folder that looks like a model."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text('{"model_type": "qwen3"}')
-    (folder / "model.safetensors").write_bytes(b"\0" * 16)
+    whole_tensor_file(folder / "model.safetensors")
     return folder
 
 
@@ -105,7 +111,7 @@ def adapter_folder(folder: Path, rank: int = 8) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     config = {"r": rank, "base_model_name_or_path": "Qwen/Qwen3-0.6B"}
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    (folder / "adapter_model.safetensors").write_bytes(b"\0" * 16)
+    whole_tensor_file(folder / "adapter_model.safetensors")
     return folder
 
 

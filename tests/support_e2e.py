@@ -69,9 +69,12 @@ class Finished(NamedTuple):
 class Workshop:
     """A user's working folder, in which the commands of the README are run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, models: Path | None = None) -> None:
+        """`models` is shared with other working folders."""
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        if models is not None:
+            (folder / "models").symlink_to(models)
         for name in COPIED:
             source = ROOT / name
             if source.is_dir():

@@ -108,7 +108,7 @@ if name == "nvidia-smi":
     if "FAKE_SMI_ERROR" in os.environ:
         sys.exit(os.environ["FAKE_SMI_ERROR"])
     if any(word.startswith("--query-gpu") for word in words):
-        print(os.environ.get("FAKE_GPU", "NVIDIA GeForce RTX 4060, 550.54, 8188, 7700, 8.9"))
+        print(os.environ.get("FAKE_GPU", "NVIDIA GeForce RTX 4060, 550.54, 8188, 7700, 8.9, 400"))
     else:
         print("| Driver Version: 550.54   CUDA Version: 12.4 |")
 elif "--help" in words:

@@ -98,6 +98,7 @@ def ask_stage(folder: RunFolder, label: str, console: Console) -> None:
 
     `IncompleteError` when requests stay without a reply: they are asked again by a resumed run.
     """
+    from palmswift.deploy.fitting import fitted
     from palmswift.deploy.server import Server
     from palmswift.deploy.spec import base_of_run, spec_of_run
     from palmswift.eval.asking.endpoint import Endpoint
@@ -112,12 +113,12 @@ def ask_stage(folder: RunFolder, label: str, console: Console) -> None:
     spec = base_of_run(folder) if label == BASE else spec_of_run(folder)
     with folder.stage(name) as facts:
         console.note(f"test     serving the {label} model")
+        spec = fitted(spec, folder.recipe, note=lambda line: console.note(f"         {line}"))
         # Port 0: the test needs no known port, so it never meets a taken one.
         with Server(
             spec.model_copy(update={"port": 0}),
             folder=folder.logs / "deploy",
             run=folder.path,
-            outlives_us=False,
             note=lambda line: console.note(f"         {line}"),
         ) as server:
             count = sum(len(suite.cases) for suite in suites)

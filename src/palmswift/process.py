@@ -25,6 +25,15 @@ _POLL_SECONDS = 0.05
 _KILL_SECONDS = 10.0
 """How long killed processes may take to be gone."""
 
+_WAIT = """
+watched=$3
+[ -n "$watched" ] || read -r watched || exit 0
+[ "$watched" != done ] || exit 0
+read -r word && exit 0
+exec "$1" -m palmswift.guard "$2" "$watched"
+"""
+"""What a guard does until it has to act: a shell waits in a tenth of an interpreter's memory."""
+
 
 class ProcessGroup:
     """A child in a session of its own, its output in a file; leaving the block ends the group.
@@ -41,11 +50,10 @@ class ProcessGroup:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         grace: float = 10.0,
-        outlives_us: bool = False,
     ) -> None:
         """`env` is added to our own environment; `grace` is seconds between TERM and KILL.
 
-        A guard process ends the group when we are killed, unless it `outlives_us`.
+        A guard process ends the group when we are killed, until it is let go.
         """
         self.argv = list(argv)
         self.log = log
@@ -53,7 +61,6 @@ class ProcessGroup:
         self.env = {**os.environ, **(env or {}), MARK: self.mark}
         self.cwd = cwd
         self.grace = grace
-        self.outlives_us = outlives_us
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: _Guard | None = None
         self._stopped = False
@@ -77,9 +84,8 @@ class ProcessGroup:
         """
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with uninterrupted(), contextlib.ExitStack() as undo, self.log.open("ab") as output:
-            guard = None if self.outlives_us else _Guard(self.grace)
-            if guard is not None:
-                undo.callback(guard.dismiss)
+            guard = _Guard(self.grace)
+            undo.callback(guard.dismiss)
             try:
                 self._process = subprocess.Popen(
                     self.argv,
@@ -95,8 +101,7 @@ class ProcessGroup:
                     f"{self.argv[0]} could not be started: {error.strerror}",
                     remedy="python3 quickstart.py install",
                 ) from error
-            if guard is not None:
-                guard.watch(self._process.pid, self.mark)
+            guard.watch(self._process.pid, self.mark)
             undo.pop_all()
             self._guard = guard
 
@@ -107,6 +112,12 @@ class ProcessGroup:
         with uninterrupted():
             self._guard.dismiss()
             self._guard = _Guard(self.grace, f"{self.pid} {self.mark}")
+
+    def let_go(self) -> None:
+        """Leave the group running from now on, whatever becomes of us."""
+        self._stopped = True
+        if self._guard is not None:
+            self._guard.dismiss()
 
     @property
     def pid(self) -> int:
@@ -151,7 +162,7 @@ class _Guard:
     def __init__(self, grace: float, watched: str = "") -> None:
         """`watched` is a group that runs already, with its mark: guarded from the first moment."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "palmswift.guard", str(grace), *filter(None, [watched])],
+            ["/bin/sh", "-c", _WAIT, "palmswift.guard", sys.executable, str(grace), watched],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

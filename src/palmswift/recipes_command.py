@@ -120,11 +120,18 @@ def _list(arguments: argparse.Namespace, console: Console) -> Done:
 
 
 def _show(arguments: argparse.Namespace, console: Console) -> Done:
+    from palmswift.plan.serving_text import way_line, ways_of
     from palmswift.recipes.load import load_checked, resolved_yaml
 
     recipe = load_checked(arguments.name, arguments.set).recipe
     console.say(resolved_yaml(recipe).rstrip())
-    return Done({"recipe": recipe.model_dump(mode="json")})
+    ways = [way for way in ways_of(recipe) if way is not None]
+    if ways:
+        console.say("# its result served on the same card (predicted):")
+    for way in ways:
+        console.say(f"#   {way_line(way)}")
+    serving = [{**way.model_dump(mode="json"), "settings": way.settings} for way in ways]
+    return Done({"recipe": recipe.model_dump(mode="json"), "serving": serving})
 
 
 def _check(arguments: argparse.Namespace, console: Console) -> Done:

@@ -1,19 +1,17 @@
-"""Every expensive thing of the end-to-end tests, done once: the three demos, and a server.
+"""Every expensive thing of the end-to-end tests, done once: the three demos, and two servers.
 
-A toy run keeps one core busy, so the demos with an adapter run beside the tests of the others.
+Modules that use them stay in one process of `pytest -n` (tests/support_workers.py).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from support_e2e import (
-    Command,
     Demo,
-    Finished,
     RunningServer,
     VllmServer,
     Workshop,
@@ -23,9 +21,6 @@ from support_e2e import (
 
 # `quickstart.py test` installs vLLM's CPU build where uv can; there is none but for Linux.
 collect_ignore_glob = [] if has_vllm() else ["test_vllm*.py"]
-
-ADAPTERS = {"lora_demo": "demo_cpu_lora", "qlora_demo": "demo_cpu_qlora"}
-"""Fixtures, and the recipes that they run."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -78,73 +73,38 @@ def server(demo: Demo) -> Iterator[RunningServer]:
         yield running
 
 
-class _Lane:
-    """Commands that run one after the other beside the tests."""
+@pytest.fixture(scope="session")
+def shared_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the models are made that several demos stand on; one folder for all processes.
 
-    def __init__(self, workshop: Workshop) -> None:
-        self.workshop = workshop
-        self.results: dict[str, Future[Finished]] = {}
-        self._pool = ThreadPoolExecutor(max_workers=1)
-        self._running: Command | None = None
-
-    def add(self, recipe: str) -> None:
-        """Put a pipeline at the end of the lane."""
-        self.results[recipe] = self._pool.submit(self._run, recipe)
-
-    def _run(self, recipe: str) -> Finished:
-        words = ("python", "launchers/pipeline.py", "--recipe", recipe)
-        with self.workshop.started(*words) as command:
-            self._running = command
-            return command.wait()
-
-    def close(self) -> None:
-        """End what runs and forget what waits."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        if self._running is not None:
-            self._running.end()
-        self._pool.shutdown()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def adapter_lane(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[_Lane]:
-    """The demos with an adapter that the collected tests ask for, under way from the start.
-
-    They have a working folder of their own, so that `latest` means one run there and here.
+    palmswift itself sees to it that one trains a base and the others wait for it.
     """
-    lane = _Lane(Workshop(tmp_path_factory.mktemp("workshop-adapters")))
-    asked = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
-    for fixture, recipe in ADAPTERS.items():
-        if fixture in asked:
-            lane.add(recipe)
-    try:
-        yield lane
-    finally:
-        lane.close()
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # each process has a folder of its own in it
+    models = folder / "models"
+    models.mkdir(exist_ok=True)
+    return models
 
 
 @pytest.fixture(scope="session")
-def shared_models(adapter_lane: _Lane) -> Path:
-    """The models that the demos with an adapter make, for others that stand on the same base."""
-    folder = adapter_lane.workshop.folder / "models"
-    folder.mkdir(exist_ok=True)
-    return folder
+def adapters(tmp_path_factory: pytest.TempPathFactory, shared_models: Path) -> Workshop:
+    """The working folder of the demos with an adapter."""
+    return Workshop(tmp_path_factory.mktemp("workshop-adapters"), shared_models)
 
 
-def _from_lane(lane: _Lane, fixture: str) -> Demo:
-    recipe = ADAPTERS[fixture]
-    finished = lane.results[recipe].result()
-    return Demo(lane.workshop, lane.workshop.run_of(recipe), finished)
+def _pipeline(workshop: Workshop, recipe: str) -> Demo:
+    finished = workshop.call("python", "launchers/pipeline.py", "--recipe", recipe)
+    return Demo(workshop, workshop.run_of(recipe), finished)
 
 
 @pytest.fixture(scope="session")
-def lora_demo(adapter_lane: _Lane) -> Demo:
+def lora_demo(adapters: Workshop) -> Demo:
     """The pipeline of demo_cpu_lora, come to its end."""
-    return _from_lane(adapter_lane, "lora_demo")
+    return _pipeline(adapters, "demo_cpu_lora")
 
 
 @pytest.fixture(scope="session")
-def qlora_demo(adapter_lane: _Lane) -> Demo:
+def qlora_demo(adapters: Workshop, lora_demo: Demo) -> Demo:
     """The pipeline of demo_cpu_qlora, come to its end; it ran after demo_cpu_lora's."""
-    return _from_lane(adapter_lane, "qlora_demo")
+    return _pipeline(adapters, "demo_cpu_qlora")

@@ -97,8 +97,7 @@ class Bench:
 def bench(tmp_path_factory: pytest.TempPathFactory, shared_models: Path) -> Iterator[Bench]:
     """A working folder of its own, ms-swift imported, and a process that scores."""
     folder = tmp_path_factory.mktemp("methods")
-    workshop = Workshop(folder / "workshop")
-    (workshop.folder / "models").symlink_to(shared_models)
+    workshop = Workshop(folder / "workshop", shared_models)
     with warm_swift(folder) as swift, scores(folder / "scores.log") as asking:
         yield Bench(workshop, swift, asking)
 

@@ -53,13 +53,13 @@ class Reader:
 
 
 @pytest.fixture(scope="module")
-def reader(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Reader:
-    """A reader with the `my.jsonl` that the README shows."""
+def reader(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    """A reader who has run the demo, with the `my.jsonl` that the README shows."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = [body for language, body in _BLOCK.findall(text) if language == "json"]
     assert rows, "the README shows no row of data"
-    (workshop.folder / "my.jsonl").write_text(rows[0], encoding="utf-8")
-    return Reader(workshop, tmp_path_factory.mktemp("tools"))
+    (demo.workshop.folder / "my.jsonl").write_text(rows[0], encoding="utf-8")
+    return Reader(demo.workshop, tmp_path_factory.mktemp("tools"))
 
 
 Handler = Callable[[Reader, str, pytest.FixtureRequest], None]

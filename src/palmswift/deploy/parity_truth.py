@@ -30,6 +30,15 @@ from palmswift.launchers.run_folder import RunFolder
 from palmswift.process import ProcessGroup
 from palmswift.recipes.recipe import SwiftValue
 
+ROWS = 8
+"""Prompts taken from a run's rows, unless something else is said."""
+
+MAX_TOKENS = 48
+"""Tokens of each answer, unless something else is said."""
+
+
+_KEPT = "deploy/parity-truth.json"
+
 
 class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -92,7 +101,7 @@ class Truth(_Document):
 
 def truth_spec(run: RunFolder, prompts: list[Prompt], max_tokens: int) -> TruthSpec:
     """What the child is told about a finished run."""
-    served: ServerSpec = spec_of_run(run)
+    served: ServerSpec = spec_of_run(run, merged=False)
     base = str(run.facts("model")["model"])
     as_trained = {n: run.recipe.swift[n] for n in SERVED_AS_TRAINED if n in run.recipe.swift}
     source = source_arguments(run.recipe, served.model)
@@ -117,24 +126,27 @@ def truth_of_run(run: RunFolder, *, most: int, max_tokens: int) -> Truth:
     `ChildError` when the model could not be asked.
     """
     spec = truth_spec(run, prompts_of(run, most), max_tokens)
-    key = _key(spec)
-    file = run.path / "deploy" / "parity-truth.json"
-    found = _read(file)
-    if found is not None and found.key == key:
+    if (found := _kept(run, spec)) is not None:
         return found
-    document = _ask(run, spec, key)
-    write_text(file, document.model_dump_json())
+    document = _ask(run, spec, truth_key(spec))
+    write_text(run.path / _KEPT, document.model_dump_json())
     return document
 
 
-def _read(file: Path) -> Truth | None:
+def kept_truth(run: RunFolder, *, most: int, max_tokens: int) -> Truth | None:
+    """The truth about a run that was asked before, of the same weights and prompts."""
+    return _kept(run, truth_spec(run, prompts_of(run, most), max_tokens))
+
+
+def _kept(run: RunFolder, spec: TruthSpec) -> Truth | None:
     try:
-        return Truth.model_validate_json(file.read_bytes())
+        found = Truth.model_validate_json((run.path / _KEPT).read_bytes())
     except (OSError, ValidationError):
         return None
+    return found if found.key == truth_key(spec) else None
 
 
-def _key(spec: TruthSpec) -> str:
+def truth_key(spec: TruthSpec) -> str:
     """Changes with what was asked and with the weights that were asked."""
     weights = Path(spec.adapter or str(spec.model["model"]))
     stamp = [

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 python deploy/production.py --run latest --out production
 python deploy/production.py --run latest --out production --replicas 2
+python deploy/production.py --run latest --out production --machines 10.0.0.5 10.0.0.6
 python deploy/production.py --run latest --out production --set vllm_max_model_len=4096
 """
 
@@ -28,10 +29,17 @@ _FILES = {
     "compose.yaml": "compose.yaml.j2",
     "env.example": "env.example.j2",
     "prometheus.yml": "prometheus.yml.j2",
+    "alerts.yml": "alerts.yml.j2",
     "kubernetes.yaml": "kubernetes.yaml.j2",
     "README.md": "README.md.j2",
 }
 """What every folder has, and the template of it under deploy/templates/production."""
+
+_MACHINE = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?")
+_PORTED = re.compile(r":\d{1,5}$")
+
+_FRONT_PORT = 8080
+"""Where clients ask a balancer of several machines, one of which may have a server on --port."""
 
 _IMAGES = {True: "vllm/vllm-openai:v0.32.0", False: "vllm/vllm-openai-cpu:v0.32.0"}
 """vLLM's own images, with and without a GPU."""
@@ -48,6 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
     parser.add_argument("--port", type=int, default=8000, help="port on this machine (8000)")
     parser.add_argument("--replicas", type=int, default=1, help="servers side by side (1)")
+    parser.add_argument(
+        "--machines",
+        nargs="+",
+        default=[],
+        metavar="HOST[:PORT]",
+        help="a server on each of these machines, and one balancer before them",
+    )
     parser.add_argument(
         "--also", action="append", default=[], metavar="NAME=DIR", help="a further adapter"
     )
@@ -97,11 +112,13 @@ def variables(spec: ServerSpec, folder: RunFolder, out: Path, args: argparse.Nam
     gpu = folder.recipe.needs_gpu
     mounts = mounts_of(spec)
     everywhere = spec.model_copy(update={"host": "0.0.0.0"})
-    inside = server_command(everywhere, 8000).argv[len(PROGRAM) :]
+    inside = server_command(everywhere, 8000, bounded=False).argv[len(PROGRAM) :]
     host = server_command(spec, args.port)
     begin = host.script.index("\nexec ") + 1
     slug = slug_of(spec.name)
     replicas = [f"server-{number + 1}" for number in range(args.replicas)]
+    machines = [at if _PORTED.search(at) else f"{at}:{args.port}" for at in args.machines]
+    balanced = len(machines or replicas) > 1
     return {
         "name": spec.name,
         "slug": slug,
@@ -115,14 +132,20 @@ def variables(spec: ServerSpec, folder: RunFolder, out: Path, args: argparse.Nam
         "mounts": mounts,
         "port": args.port,
         "replicas": replicas,
-        "targets": [f"{replica}:8000" for replica in replicas],
+        "machines": machines,
+        "replica_count": len(machines or replicas),
+        "targets": machines or [f"{replica}:8000" for replica in replicas],
+        "balanced": balanced,
+        "front_port": _FRONT_PORT if machines and balanced else args.port,
         "served": served_names(spec),
         "tensorboard": str(folder.training) if folder.training.is_dir() else "",
         "folder": shlex.quote(str(out)),
         "unit_folder": str(out).replace("%", "%%"),
         "user": getpass.getuser(),
         "before_exec": host.script[:begin],
-        "from_exec": host.script[begin:],
+        "from_exec": host.script[begin:].replace(
+            f"--host {spec.host}", f'--host "${{BIND:-{spec.host}}}"'
+        ),
         "made_by": f"python deploy/production.py --run {folder.path.name} --out {out.name}",
     }
 
@@ -142,7 +165,7 @@ def write(out: Path, filled: Mapping[str, Any]) -> list[str]:
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
     slug = filled["slug"]
     files = {**_FILES, "server.sh": "server.sh.j2", f"{slug}.service": "server.service.j2"}
-    if len(filled["replicas"]) > 1:
+    if filled["balanced"]:
         files["nginx.conf"] = "nginx.conf.j2"
     for name, template in files.items():
         write_text(out / name, environment.get_template(template).render(**filled))
@@ -154,6 +177,7 @@ def write(out: Path, filled: Mapping[str, Any]) -> list[str]:
 
 
 def _body(args: argparse.Namespace, console: Console) -> Done:
+    from palmswift.deploy.fitting import planned
     from palmswift.deploy.serve import named_folders
     from palmswift.deploy.settings import parse_settings
     from palmswift.deploy.spec import check_spec, spec_of_run
@@ -164,6 +188,13 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
     problems = []
     if args.replicas < 1:
         problems.append(Problem("must be at least 1", "--replicas"))
+    problems += [
+        Problem("is not HOST or HOST:PORT", f"--machines {at}")
+        for at in args.machines
+        if not _MACHINE.fullmatch(at)
+    ]
+    if args.machines and args.replicas != 1:
+        problems.append(Problem("--machines has one server on each", "--replicas"))
     if not 1 <= args.port <= 65535:
         problems.append(Problem("is not a port", f"--port {args.port}"))
     out = user_path(args.out).absolute()
@@ -180,7 +211,7 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
         "more_adapters": named_folders(args.also),
         "swift": {**trained.swift, **parse_settings(args.set)},
     }
-    spec = trained.model_copy(update=changes)
+    spec = planned(trained.model_copy(update=changes), folder.recipe)
     check_spec(spec)
     names = write(out, variables(spec, folder, out, args))
     console.say(f"written  {out}")

@@ -13,11 +13,15 @@ from palmswift.command import Console, Done, make_parser, run
 from palmswift.errors import INTERRUPTED, InputError, Problem
 
 if TYPE_CHECKING:
+    from palmswift.deploy.parity_start import Checked
+    from palmswift.deploy.parity_truth import Truth
     from palmswift.deploy.server import Server
     from palmswift.deploy.spec import ServerSpec
+    from palmswift.launchers.run_folder import RunFolder
 
 EXAMPLES = """
 python deploy/serve.py --run latest
+python deploy/serve.py --run latest --backend vllm --detach
 python deploy/serve.py --run latest --port 8001 --detach
 python deploy/serve.py --run latest --base
 python deploy/serve.py --run latest --server vllm --also older=runs/my-run/train/checkpoint-80
@@ -51,12 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--backend",
         choices=("transformers", "vllm", "sglang", "lmdeploy"),
-        help="what computes the answers (transformers)",
+        help="what computes the answers (the recipe's, or transformers)",
     )
     parser.add_argument(
         "--server",
         choices=("swift", "vllm"),
-        help="`swift deploy` (the default), or vLLM's own server: several models, metrics",
+        help="who speaks HTTP: `swift deploy` (the recipe's, or this), or vLLM's own server, which "
+        "serves several models and measures itself",
     )
     parser.add_argument(
         "--also",
@@ -85,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
         "--detach", action="store_true", help="leave it running and come back when it is ready"
     )
     parser.add_argument(
+        "--no-parity",
+        action="store_true",
+        help="do not compare the server with the trained model before it is ready",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="print the command; start and write nothing"
     )
     return parser
@@ -94,7 +104,9 @@ class _Chosen(NamedTuple):
     """What is served, and the run folder that it comes from."""
 
     spec: ServerSpec
-    run: Path | None
+    run: RunFolder | None
+    trained: bool = False
+    """Whether it is the model that the run trained."""
 
 
 def _chosen(args: argparse.Namespace) -> _Chosen:
@@ -111,7 +123,7 @@ def _chosen(args: argparse.Namespace) -> _Chosen:
         raise InputError("--adapter goes with --model", remedy="--run serves the run's own adapter")
     folder = find_run(args.run)
     spec = base_of_run(folder) if args.base else spec_of_run(folder)
-    return _Chosen(_changed(args, spec), folder.path)
+    return _Chosen(_changed(args, spec), folder, not args.base)
 
 
 def _spec_of_model(args: argparse.Namespace) -> ServerSpec:
@@ -134,10 +146,17 @@ def _changed(args: argparse.Namespace, spec: ServerSpec) -> ServerSpec:
     from palmswift.deploy.settings import parse_settings
     from palmswift.deploy.spec import ServerSpec
 
+    if args.server == "vllm" and args.backend not in (None, "vllm"):
+        raise InputError(
+            f"vLLM's own server does not compute with {args.backend}",
+            remedy="--backend says what computes, --server who answers: leave one of them out",
+        )
     words = ("name", "host", "port", "backend", "server", "base_name")
     asked = {key: getattr(args, key) for key in words}
     asked["ready_timeout"] = args.ready_timeout
     changes = {key: value for key, value in asked.items() if value is not None}
+    if args.server is None and args.backend not in (None, "vllm"):
+        changes["server"] = "swift"  # whatever the recipe says: vLLM's own has no other backend
     changes["more_adapters"] = named_folders(args.also)
     changes["swift"] = {**spec.swift, **parse_settings(args.set)}
     changes["api_key"] = os.environ.get(KEY_VARIABLE) or None
@@ -169,30 +188,83 @@ def named_folders(words: Sequence[str]) -> dict[str, Path]:
 def _body(args: argparse.Namespace, console: Console) -> Done:
     from palmswift.deploy.spec import check_spec
 
-    spec, run_path = _chosen(args)
-    check_spec(spec)
+    chosen = _chosen(args)
+    check_spec(chosen.spec)
+    chosen = _on_this_card(args, chosen, console)
     if args.dry_run:
-        return _dry_run(spec, console)
+        return _dry_run(chosen.spec, console)
     from palmswift.deploy.server import Server
     from palmswift.deploy.state import servers_dir
 
+    spec, run = chosen.spec, chosen.run
     server = Server(
         spec,
-        folder=servers_dir() if run_path is None else run_path / "deploy",
-        run=run_path,
+        folder=servers_dir() if run is None else run.path / "deploy",
+        run=None if run is None else run.path,
         detached=args.detach,
         note=console.note,
     )
-    console.note(f"serving {_what(spec)} as {spec.name}, backend {spec.backend}")
+    server.check()
+    truth = _truth(chosen, console) if not args.no_parity else None
+    console.note(f"serving {_what(spec)} as {spec.name}, {_engine(spec)}")
     with server:
         seconds = sum(phase.seconds for phase in server.phases)
         console.note(f"ready after {seconds:.1f} s")
+        if (checked := _compared(server, chosen, truth, console)) and not checked.passed:
+            return _not_as_trained(checked, console)
         _say_how(server, console, detached=args.detach)
         if not args.detach:
             return _until_its_end(server, console)
         state = server.leave()
     phases = {phase.name: phase.seconds for phase in server.phases}
     return Done({**state.model_dump(mode="json"), "ready_seconds": phases})
+
+
+def _on_this_card(args: argparse.Namespace, chosen: _Chosen, console: Console) -> _Chosen:
+    """With the planner's context, requests and memory, where there is a card."""
+    from palmswift.deploy.fitting import fitted
+    from palmswift.deploy.settings import parse_settings
+
+    recipe = None if chosen.run is None else chosen.run.recipe
+    asked = parse_settings(args.set)
+    return chosen._replace(spec=fitted(chosen.spec, recipe, asked=asked, note=console.note))
+
+
+def _truth(chosen: _Chosen, console: Console) -> Truth | Checked | None:
+    """What the trained model says, before the server takes the memory; None: nobody asked."""
+    if chosen.run is None or not (chosen.trained and chosen.run.recipe.deploy.parity):
+        return None
+    from palmswift.deploy.parity_start import truth_before
+
+    return truth_before(chosen.run, console.note)
+
+
+def _compared(
+    server: Server, chosen: _Chosen, truth: Truth | Checked | None, console: Console
+) -> Checked | None:
+    """Compare the ready server with the truth, and keep what came of it in its state."""
+    from palmswift.deploy.parity_start import Checked, check_server
+
+    if truth is None or chosen.run is None:
+        return None
+    begun = time.monotonic()
+    checked = truth if isinstance(truth, Checked) else check_server(server, chosen.run, truth)
+    server.note_parity(checked.sentence)
+    console.note(f"compared in {time.monotonic() - begun:.1f} s")
+    return checked
+
+
+def _not_as_trained(checked: Checked, console: Console) -> Done:
+    """Say why it is not left running; whoever calls leaves the block that ends it."""
+    for line in checked.told:
+        console.say(line)
+    console.say("stopped   it answers otherwise than what was trained; --no-parity serves it so")
+    document = {} if checked.report is None else checked.report.model_dump(mode="json")
+    return Done({"passed": False, "parity": document}, 1)
+
+
+def _engine(spec: ServerSpec) -> str:
+    return "vLLM's own server" if spec.server == "vllm" else f"backend {spec.backend}"
 
 
 def _what(spec: ServerSpec) -> str:
@@ -214,6 +286,8 @@ def _say_how(server: Server, console: Console, *, detached: bool) -> None:
     console.say(f"endpoint  {server.base_url}")
     for name in served_names(server.spec):
         console.say(f"model     {name}")
+    if server.state is not None and server.state.parity:
+        console.say(f"parity    {server.state.parity}")
     console.say(f"log       {server.log}")
     console.say(f"chat      python eval/chat.py --endpoint {server.base_url}{key}")
     stop = f"python deploy/stop.py --port {server.port}" if detached else "Ctrl-C"

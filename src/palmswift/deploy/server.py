@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from palmswift.deploy import vllm_server
+from palmswift.deploy.backends import require_installed
 from palmswift.deploy.ending import Ended, end_server
 from palmswift.deploy.explain import server_error
 from palmswift.deploy.keyed import KEY_VARIABLE
@@ -28,27 +29,39 @@ from palmswift.deploy.state import (
     claim,
     release,
     require_unclaimed,
+    rewrite,
     seconds_after_boot,
     servers_dir,
 )
 from palmswift.deploy.vllm_server import vllm_arguments
 from palmswift.errors import ChildError
 from palmswift.files import write_text
-from palmswift.launchers.render import PROGRAM_VARIABLE, Rendered, render_command
+from palmswift.launchers.render import (
+    PROGRAM_VARIABLE,
+    Rendered,
+    direct_words,
+    render_command,
+    swift_program,
+)
 from palmswift.launchers.run_folder import utc_now
 from palmswift.process import ProcessGroup, group_members, uninterrupted
+from palmswift.recipes.recipe import SwiftValue
 
 _POLL_SECONDS = 0.2
 _REFUSALS = 3
 """Refused completions in a row after which waiting is given up."""
 
 
-def server_command(spec: ServerSpec, port: int) -> Rendered:
-    """The command that serves `spec` on `port`; the key is in none of it."""
+def server_command(spec: ServerSpec, port: int, *, bounded: bool = True) -> Rendered:
+    """The command that serves `spec` on `port`; the key is in none of it.
+
+    Without `bounded` vLLM's own server needs no palmswift where it runs.
+    """
     if spec.server == "vllm":
+        bounds: dict[str, SwiftValue] = {"middleware": vllm_server.BOUNDS} if bounded else {}
         return render_command(
             "vllm",
-            vllm_arguments(spec, port),
+            vllm_arguments(spec, port) | bounds,
             env=deploy_environment(spec),
             title=f"{spec.name} on port {port}",
             program=vllm_server.PROGRAM,
@@ -79,21 +92,18 @@ class Server:
         folder: Path,
         run: Path | None = None,
         detached: bool = False,
-        outlives_us: bool = True,
         registry: Path | None = None,
         note: Callable[[str], object] = lambda line: None,
         grace: float = 10.0,
     ) -> None:
         """`note` is told what goes on; `grace` is seconds between TERM and KILL.
 
-        The server of a launcher that is killed is still listed and can be stopped; one that
-        nobody would look for (`outlives_us` false) ends with it.
+        The server ends with us, even if we are killed, until it is left to itself (`leave`).
         """
         self.spec = spec
         self.folder = folder
         self.run = run
         self.detached = detached
-        self.outlives_us = outlives_us
         self.registry = registry or servers_dir()
         self.note = note
         self.grace = grace
@@ -129,12 +139,18 @@ class Server:
         """Everything that the server prints."""
         return self.folder / f"{self.port}.log"
 
-    def start(self) -> None:
-        """Start the processes. `InputError`: the spec cannot be served or the port is taken."""
+    def check(self) -> None:
+        """`InputError` when it cannot be started: the spec, a missing package, a taken port."""
         check_spec(self.spec)
+        if self.spec.server == "vllm" or not os.environ.get(PROGRAM_VARIABLE):
+            require_installed(self.spec.backend, self.spec.swift)
         if self.spec.port:
             require_unclaimed(self.spec.port, self.registry)
             require_port(self.spec.port, self.note)
+
+    def start(self) -> None:
+        """Start the processes; `InputError` as `check` says."""
+        self.check()
         self.port = self.spec.port or free_port()
         command = server_command(self.spec, self.port)
         write_text(self.folder / f"{self.port}.sh", command.script)
@@ -143,11 +159,10 @@ class Server:
         variable = KEY_VARIABLE if self.spec.server == "swift" else vllm_server.KEY_VARIABLE
         secret = {} if key is None else {variable: key.get_secret_value()}
         process = ProcessGroup(
-            command.argv,
+            direct_words(command),
             log=self.log,
             env={**command.env, **secret},
             grace=self.grace,
-            outlives_us=self.outlives_us,
         )
         process.start()
         self._process = process
@@ -180,7 +195,7 @@ class Server:
         `ChildError`, with the end of the log explained: the server ended, moved to another port,
         refused the completion, does not ask for its key, or took longer than `ready_timeout`.
         """
-        watch = StartWatch(self.log, self.note)
+        watch = StartWatch(self.log, self.note, self._first_phase())
         deadline = time.monotonic() + self.spec.ready_timeout
         refusals = 0
         while True:
@@ -203,6 +218,13 @@ class Server:
             time.sleep(_POLL_SECONDS)
         self.phases = watch.finish()
         self._require_key_asked()
+
+    def _first_phase(self) -> str:
+        """What goes on first: `swift` says when its child is started, the others import at once."""
+        if self.spec.server == "vllm":
+            return "importing vLLM"
+        words, swift = self._process.argv if self._process else [], swift_program()
+        return "starting swift" if words[: len(swift)] == swift else "importing ms-swift"
 
     def _ask(self, deadline: float) -> Answer:
         key = self.spec.api_key
@@ -234,10 +256,17 @@ class Server:
                 remedy=f"unset {PROGRAM_VARIABLE} if it names a program of your own",
             )
 
+    def note_parity(self, sentence: str) -> None:
+        """Keep in the state file what came of comparing it with the trained model."""
+        if self.state is not None:
+            self.state = self.state.model_copy(update={"parity": sentence})
+            rewrite(self.state, self.registry)
+
     def leave(self) -> ServerState:
         """Let the server outlive the block (and us); its state."""
-        if self.state is None:
+        if self.state is None or self._process is None:
             raise RuntimeError("the server was not started")
+        self._process.let_go()
         self._process = None
         return self.state
 

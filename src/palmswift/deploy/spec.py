@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-import importlib.util
 import ipaddress
-import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
+from palmswift.deploy.adapters import base_of_adapter
+from palmswift.deploy.backends import (
+    Backend,
+    context_length,
+    engine_arguments,
+    engine_problems,
+    generation_defaults,
+    vllm_environment,
+)
 from palmswift.deploy.keyed import KEY_VARIABLE
+from palmswift.deploy.request_bounds import bounds_for
 from palmswift.errors import InputError, Problem
 from palmswift.launchers.arguments import (
     OFFLINE,
@@ -20,11 +34,10 @@ from palmswift.launchers.arguments import (
     serving_arguments,
     source_arguments,
 )
+from palmswift.launchers.checkpoint_files import read_document, weight_faults
 from palmswift.launchers.plugin_files import plugin_arguments
 from palmswift.launchers.run_folder import RunFolder
 from palmswift.recipes.recipe import SwiftValue
-
-Backend = Literal["transformers", "vllm", "sglang", "lmdeploy"]
 
 _OWN_ARGUMENTS = {
     "model": "the model",
@@ -37,8 +50,7 @@ _OWN_ARGUMENTS = {
 }
 """`swift deploy` arguments that a ServerSpec's own fields decide, and what sets them."""
 
-_VLLM_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes as the largest LoRA rank (vllm/config/lora.py, MaxLoRARanks)."""
+_PLUGIN = Path(__file__).with_name("plugins") / "bounded_server.py"
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -55,8 +67,9 @@ class ServerSpec(BaseModel):
     adapter: Path | None = None
     """A LoRA checkpoint on that model."""
     backend: Backend = "transformers"
+    """What computes the answers."""
     server: Literal["swift", "vllm"] = "swift"
-    """`swift deploy`, or vLLM's own server (palmswift.deploy.vllm_server)."""
+    """What speaks HTTP: `swift deploy`, or vLLM's own server (palmswift.deploy.vllm_server)."""
     more_adapters: dict[str, Path] = Field(default_factory=dict)
     """Further adapters on the same base by the names that clients send; for vLLM's own server."""
     base_name: str | None = None
@@ -73,6 +86,14 @@ class ServerSpec(BaseModel):
     api_key: SecretStr | None = Field(default=None, exclude=True)
     """What clients have to send as a bearer token; None asks for nothing."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _vllms_own_backend(cls, values: Any) -> Any:
+        """vLLM's own server has no other backend."""
+        if isinstance(values, dict) and values.get("server") == "vllm":
+            return {**values, "backend": "vllm"}
+        return values
+
     @field_validator("model")
     @classmethod
     def _absolute_folder(cls, model: str) -> str:
@@ -85,11 +106,11 @@ class ServerSpec(BaseModel):
         return None if adapter is None else adapter.expanduser().resolve()
 
 
-def spec_of_run(run: RunFolder) -> ServerSpec:
+def spec_of_run(run: RunFolder, *, merged: bool = True) -> ServerSpec:
     """What a finished run serves, as its recipe says; `model_copy(update=...)` changes parts.
 
     A checkpoint with an adapter is served on the run's base model, or merged where the recipe has
-    it merged. `InputError` when the run has no checkpoint.
+    it merged, unless `merged` is false. `InputError` when the run has no checkpoint.
     """
     found, trained = run.facts("train").get("checkpoint"), run.facts("model").get("model")
     if not run.is_done("train") or not found or not trained:
@@ -98,7 +119,7 @@ def spec_of_run(run: RunFolder) -> ServerSpec:
             remedy=f"python launchers/train.py --resume {run.path.name}",
         )
     base, checkpoint = str(trained), run.path / str(found)
-    if run.recipe.export.merge and run.is_done("merge"):
+    if merged and run.recipe.export.merge and run.is_done("merge"):
         checkpoint = run.path / str(run.facts("merge")["merged"])
     has_adapter = (checkpoint / "adapter_config.json").is_file()
     return ServerSpec(
@@ -106,6 +127,7 @@ def spec_of_run(run: RunFolder) -> ServerSpec:
         model=base if has_adapter else str(checkpoint),
         adapter=checkpoint if has_adapter else None,
         backend=run.recipe.deploy.backend,
+        server=run.recipe.deploy.server,
         port=run.recipe.deploy.port,
         swift=_run_arguments(run, base if has_adapter else str(checkpoint)),
         env=child_environment(run.recipe, base),
@@ -160,21 +182,36 @@ def deploy_arguments(spec: ServerSpec, port: int) -> dict[str, SwiftValue]:
         "verbose": False,
         "log_interval": -1,
     }
-    if spec.backend == "transformers":
-        arguments["max_batch_size"] = 8
-    if spec.backend == "vllm" and spec.adapter is not None:
-        arguments["vllm_max_lora_rank"] = vllm_lora_rank(spec.adapter)
-    return {**arguments, **spec.swift}
+    arguments["external_plugins"] = [str(_PLUGIN), *_plugins_of(spec)]
+    arguments |= generation_defaults(spec.model)
+    arguments |= engine_arguments(spec.backend, spec.model, spec.adapter, spec.swift)
+    return {**arguments, **settings_of_backend(spec)}
+
+
+def _plugins_of(spec: ServerSpec) -> list[str]:
+    """The plugins of the spec, else those that ms-swift would find in the weights' args.json."""
+    said = spec.swift.get("external_plugins")
+    if said is None:
+        trained = read_document(Path(spec.adapter or spec.model) / "args.json") or {}
+        said = trained.get("external_plugins")
+    return [str(one) for one in said] if isinstance(said, list) else []
+
+
+def settings_of_backend(spec: ServerSpec) -> dict[str, SwiftValue]:
+    """The spec's own settings, without those that its backend would take no notice of."""
+    lacking = ["external_plugins"]  # ours stands before them
+    if spec.backend != "transformers":
+        lacking += ["max_batch_size", "attn_impl"]
+    return {name: value for name, value in spec.swift.items() if name not in lacking}
 
 
 def deploy_environment(spec: ServerSpec) -> dict[str, str]:
     """What the server's processes get beside our own environment; never the key."""
-    environment = {"PYTHONUNBUFFERED": "1"}
+    environment = {"PYTHONUNBUFFERED": "1", **bounds_for(context_length(spec.model, spec.swift))}
     if Path(spec.model).is_dir():
         environment |= OFFLINE
-    if "vllm" in (spec.backend, spec.server) and importlib.util.find_spec("torchvision") is None:
-        # ms-swift registers a vLLM plugin that imports torchvision, and the engine dies of it.
-        environment["VLLM_PLUGINS"] = "none"
+    if spec.backend == "vllm":
+        environment |= vllm_environment()
     return environment | spec.env
 
 
@@ -184,6 +221,9 @@ def check_spec(spec: ServerSpec) -> None:
     for adapter in filter(None, [spec.adapter, *spec.more_adapters.values()]):
         problems += _adapter_problems(adapter)
     problems += _several_problems(spec)
+    adapters = [*filter(None, [spec.adapter]), *spec.more_adapters.values()]
+    on_cpu = spec.env.get("CUDA_VISIBLE_DEVICES") == ""
+    problems += engine_problems(spec.backend, adapters, spec.swift, cpu=on_cpu)
     problems += [
         Problem(f"{key} is not set this way", f"swift.{key}", f"it is set by {owner}")
         for key, owner in _OWN_ARGUMENTS.items()
@@ -201,14 +241,22 @@ def _model_problems(model: str) -> list[Problem]:
             return []
         return [Problem("there is no such folder", model, "--model takes a folder or a hub id")]
     if (folder / "adapter_config.json").is_file():
-        base = _base_of_adapter(folder) or "BASE"
+        base = base_of_adapter(folder) or "BASE"
         remedy = f"--model {base} --adapter {folder}"
         return [Problem("this is an adapter, which is served on its base model", model, remedy)]
     if not (folder / "config.json").is_file():
         return [Problem("this is not a model folder: it has no config.json", model)]
     if not any([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
         return [Problem("this model folder has no weights (*.safetensors)", model)]
-    return []
+    return _torn_problems(folder)
+
+
+def _torn_problems(folder: Path) -> list[Problem]:
+    """Weights that a killed copy or a full disk cut short; a loader would find them late."""
+    if not any(folder.glob("*.safetensors")):
+        return []
+    remedy = "copy or download it again; of a run, another checkpoint: launchers/runs.py show RUN"
+    return [Problem(fault, str(folder), remedy) for fault in weight_faults(folder)]
 
 
 def _adapter_problems(adapter: Path) -> list[Problem]:
@@ -221,6 +269,8 @@ def _adapter_problems(adapter: Path) -> list[Problem]:
         problems.append(Problem(what, where, f"a whole model is served with --model {adapter}"))
     elif not any(adapter.glob("adapter_model.*")):
         problems.append(Problem("this adapter has no weights (adapter_model.safetensors)", where))
+    else:
+        problems += _torn_problems(adapter)
     if "=" in where:
         # swift/arguments/deploy_args.py splits every adapter at "=" into a name and a path.
         what = "ms-swift cannot read an adapter path with `=` in it"
@@ -262,24 +312,3 @@ def _key_problems(spec: ServerSpec) -> list[Problem]:
         what = "the key has to be at least 8 printable ASCII characters without spaces"
         return [Problem(what, KEY_VARIABLE, "openssl rand -hex 24 makes one")]
     return []
-
-
-def _adapter_config(adapter: Path) -> Mapping[str, object]:
-    try:
-        document = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _base_of_adapter(adapter: Path) -> str:
-    return str(_adapter_config(adapter).get("base_model_name_or_path") or "")
-
-
-def vllm_lora_rank(adapter: Path) -> int:
-    """The least rank that vLLM can be told to make room for, for this adapter."""
-    config = _adapter_config(adapter)
-    pattern = config.get("rank_pattern")
-    ranks = [config.get("r"), *(pattern.values() if isinstance(pattern, dict) else ())]
-    needed = max((rank for rank in ranks if isinstance(rank, int)), default=16)
-    return next((rank for rank in _VLLM_LORA_RANKS if rank >= needed), needed)

@@ -30,10 +30,13 @@ class Phase(NamedTuple):
 class StartWatch:
     """Reads the growing log: which phase the start is in, since when, and when it last grew."""
 
-    def __init__(self, log: Path, note: Callable[[str], object]) -> None:
+    def __init__(
+        self, log: Path, note: Callable[[str], object], first: str = "starting swift"
+    ) -> None:
+        """`first` is what goes on before the log has its first line."""
         self.log = log
         self.note = note
-        self.phase = "starting swift"
+        self.phase = first
         self.uvicorn_port: int | None = None
         self._begun = self._phase_begun = self._grown = time.monotonic()
         self._offset = 0

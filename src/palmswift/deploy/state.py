@@ -46,6 +46,8 @@ class ServerState(BaseModel):
     run: str | None = None
     """The run folder that it serves, if it serves one."""
     detached: bool = False
+    parity: str = ""
+    """What came of comparing it with the trained model; empty where that was not asked for."""
     stopping: bool = False
     """Somebody is ending it, so its end is not a failure."""
 
@@ -133,10 +135,14 @@ def claim(state: ServerState, folder: Path) -> None:
 
 def mark_stopping(state: ServerState, folder: Path) -> None:
     """Say in the state file that the server's end is wanted."""
+    rewrite(state.model_copy(update={"stopping": True}), folder)
+
+
+def rewrite(state: ServerState, folder: Path) -> None:
+    """Write the state of a server anew, unless another server has taken its place."""
     with _locked(folder):
         if _is_recorded(state, folder):
-            changed = state.model_copy(update={"stopping": True})
-            write_json(state_file(state.port, folder), changed.model_dump(mode="json"))
+            write_json(state_file(state.port, folder), state.model_dump(mode="json"))
 
 
 def release(state: ServerState, folder: Path) -> None:

@@ -48,6 +48,8 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
             f"{condition:<9} {state.base_url}  {state.name}  process {state.pid}  "
             f"since {state.started_at}"
         )
+        if state.parity:
+            console.say(f"          {state.parity}")
         if condition == "gone":
             console.say(f"          it is taken off the list; its log: {state.log}")
             release(state, servers_dir())

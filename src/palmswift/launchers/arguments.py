@@ -16,6 +16,8 @@ SERVED_AS_TRAINED = (
     "template",
     "torch_dtype",
     "enable_thinking",
+    "add_non_thinking_prefix",
+    "preserve_thinking",
     "system",
     "max_model_len",
     "attn_impl",

@@ -14,6 +14,8 @@ ADAPTER = "adapter_model.safetensors"
 MODEL = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TRAINER_STATE = "trainer_state.json"
+MLX_STATE = "mlx/optimizer.safetensors"
+"""The optimizer's, where MLX has trained (engines/mlx_worker.py)."""
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -39,7 +41,7 @@ def missing_parts(folder: Path, *, resumable: bool) -> list[str]:
     """
     if not folder.is_dir():
         return [f"{folder.name} is not there"]
-    faults = [*_config_faults(folder), *_weight_faults(folder)]
+    faults = [*_config_faults(folder), *weight_faults(folder)]
     if resumable:
         faults += _state_faults(folder)
     return faults
@@ -70,24 +72,31 @@ def _tokenizer_faults(folder: Path) -> Iterator[str]:
         yield "the tokenizer is missing"
 
 
-def _weight_faults(folder: Path) -> Iterator[str]:
+def weight_faults(folder: Path) -> Iterator[str]:
+    """What is missing or cut off of the weights; headers and lengths are read."""
     if (folder / INDEX).exists() and read_document(folder / INDEX) is None:
         yield f"{INDEX} is damaged"
     for file in weight_files(folder):
-        try:
-            if not read_header(file):
-                yield f"{file.name} holds no weights"
-        except FileNotFoundError:
-            yield f"{file.name} is missing"
-        except (TornFile, OSError) as error:
-            yield str(error)
+        yield from _unreadable(file)
+
+
+def _unreadable(file: Path) -> Iterator[str]:
+    try:
+        if not read_header(file):
+            yield f"{file.name} holds no weights"
+    except FileNotFoundError:
+        yield f"{file.name} is missing"
+    except (TornFile, OSError) as error:
+        yield str(error)
 
 
 def _state_faults(folder: Path) -> Iterator[str]:
     if read_document(folder / TRAINER_STATE) is None:
         yield f"{TRAINER_STATE} is missing or damaged"
-    # DeepSpeed and FSDP keep the optimizer in folders of their own (global_step*/, optimizer_0/).
+    # DeepSpeed, FSDP and MLX keep the optimizer in folders (global_step*/, optimizer_0/, mlx/).
     elsewhere = any(path.is_dir() for path in folder.iterdir())
+    if (folder / MLX_STATE).parent.is_dir():
+        yield from _unreadable(folder / MLX_STATE)
     for name in ("optimizer.pt", "scheduler.pt"):
         if not (folder / name).exists():
             if not elsewhere:

@@ -47,7 +47,7 @@ def swift_program() -> list[str]:
 
 
 def direct_words(command: Rendered) -> list[str]:
-    """The words that start what `swift sft|pt|rlhf` starts, without `swift` itself around it.
+    """The words that start what `swift sft|pt|rlhf|deploy` starts, without `swift` around it.
 
     For one process on one machine `swift` imports half of itself (2.4 s) and calls its own script
     with the same words (swift/cli/main.py). Several processes, another program and a `swift` of
@@ -57,7 +57,8 @@ def direct_words(command: Rendered) -> list[str]:
     several = {"NPROC_PER_NODE", "NNODES"} & {*os.environ, *command.env}
     found = importlib.util.find_spec("swift")
     folders = found.submodule_search_locations if found else None
-    if word not in ("sft", "pt", "rlhf") or several or not folders:
+    alone = word == "deploy" or (word in ("sft", "pt", "rlhf") and not several)
+    if not alone or not folders:
         return command.argv
     if rest and not rest[0].startswith("--"):  # a YAML file, which `swift` alone reads
         return command.argv

@@ -20,7 +20,8 @@ python launchers/plan.py --recipe qwen3_8b_4bit --gpu-mib 12288 --length 4096
 python launchers/plan.py --recipe qwen3_8b_4bit --set swift.lora_rank=64 --fit --out my.yaml
 python launchers/plan.py --recipe qwen3_8b_4bit --data-report runs/NAME
 python launchers/plan.py --recipe qwen3_4b_4bit --supervised 256 --json
-python launchers/plan.py --recipe qwen3_8b_4bit --serve --backend vllm --weights awq
+python launchers/plan.py --recipe qwen3_8b_4bit --serve
+python launchers/plan.py --recipe qwen3_8b_4bit --serve --backend vllm --weights awq --parallel 2
 """
 
 
@@ -66,10 +67,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--serve", action="store_true", help="plan the server of the result, not its training"
     )
     parser.add_argument(
-        "--backend", metavar="NAME", help="with --serve: transformers or vllm (the recipe's)"
+        "--backend",
+        metavar="NAME",
+        help="with --serve: transformers, vllm or llama.cpp (the recipe's)",
     )
     parser.add_argument(
-        "--weights", metavar="KIND", help="with --serve: bf16, bnb-4bit or awq (as trained)"
+        "--weights",
+        metavar="KIND",
+        help="with --serve: bf16, bnb-4bit, awq, fp8, q8_0, q4_k_m ... (as trained)",
+    )
+    parser.add_argument(
+        "--parallel",
+        type=_positive,
+        metavar="N",
+        help="with --serve: requests at a time that have to fit (as many as do)",
     )
     return run(parser, _body, argv)
 
@@ -86,8 +97,9 @@ def _body(arguments: argparse.Namespace, console: Console) -> Done:
     conditions = _conditions(arguments, recipe)
     if arguments.serve:
         return _serve(arguments, recipe, conditions, console)
-    if arguments.backend or arguments.weights:
-        raise InputError("--backend and --weights are of a server", remedy="add --serve")
+    if arguments.backend or arguments.weights or arguments.parallel:
+        what = "--backend, --weights and --parallel are of a server"
+        raise InputError(what, remedy="add --serve")
     if arguments.fit and recipe.needs_gpu:
         return _fit(arguments, recipe, conditions, console)
     if arguments.fit:
@@ -168,22 +180,29 @@ def _fit(
 def _serve(
     arguments: argparse.Namespace, recipe: Recipe, conditions: Conditions, console: Console
 ) -> Done:
-    from palmswift.plan.serving import ServingConditions, plan_serving, serving_text
+    from palmswift.plan.serving import ServingConditions, plan_serving
+    from palmswift.plan.serving_text import commands_of, serving_text, ways_of, ways_text
 
     if not recipe.needs_gpu:
         raise InputError(f"{recipe.name} runs on the CPU: no GPU memory is needed")
-    plan = plan_serving(
-        recipe,
-        ServingConditions(
-            gpu_mib=conditions.gpu_mib,
-            desktop_mib=conditions.desktop_mib,
-            backend=arguments.backend,
-            weights=arguments.weights,
-            context=conditions.length,
-        ),
+    asked = ServingConditions(
+        gpu_mib=conditions.gpu_mib,
+        desktop_mib=conditions.desktop_mib,
+        context=conditions.length,
+        parallel=arguments.parallel,
     )
+    chosen = asked._replace(backend=arguments.backend, weights=arguments.weights)
+    plan, ways = plan_serving(recipe, chosen), ways_of(recipe, asked)
     console.say(serving_text(plan))
-    return Done(plan.model_dump(mode="json"), 0 if plan.fits else 1)
+    console.say()
+    console.say(ways_text(ways))
+    document = {
+        "plan": plan.model_dump(mode="json"),
+        "settings": plan.settings,
+        "commands": commands_of(plan) if plan.fits else [],
+        "ways": [way.model_dump(mode="json") for way in ways if way is not None],
+    }
+    return Done(document, 0 if plan.fits else 1)
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Writes the table of recipes in recipes/README.md, from the recipes and the planner.
+"""Writes the tables in recipes/README.md, of recipes and of how their results are served.
 
 `python -m palmswift.plan.table`
 """
@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from palmswift.files import with_part, write_text
 from palmswift.plan.fit import Plan, plan_recipe
+from palmswift.plan.serving import ServingPlan
+from palmswift.plan.serving_text import ways_of
 from palmswift.recipes.load import load_checked
 from palmswift.recipes.recipe import Recipe
 from palmswift.recipes.source import recipe_names, recipes_dir
 
 BEGIN = "<!-- written by: python -m palmswift.plan.table -->"
 END = "<!-- end of the written part -->"
+
+BEGIN_SERVING = "<!-- written by: python -m palmswift.plan.table (serving) -->"
+END_SERVING = "<!-- end of the table of serving -->"
 
 
 def table() -> str:
@@ -28,8 +33,32 @@ def table() -> str:
 
 
 def with_table(readme: str) -> str:
-    """`readme` with the table between its two marks renewed. ValueError: a mark is missing."""
-    return with_part(readme, BEGIN, END, table())
+    """`readme` with both tables renewed between their marks. ValueError: a mark is missing."""
+    readme = with_part(readme, BEGIN, END, table())
+    return with_part(readme, BEGIN_SERVING, END_SERVING, serving_table())
+
+
+def serving_table() -> str:
+    """How the results of the GPU recipes are served on the card that they were trained on."""
+    lines = ["| recipe | `swift deploy` | vLLM | llama.cpp |", "|---|---|---|---|"]
+    for name in recipe_names():
+        recipe = load_checked(name).recipe
+        ways = ways_of(recipe)
+        best = ways.best
+        cells = [_way(plan, plan is not None and plan == best) for plan in ways]
+        if best is not None:
+            lines.append("| " + " | ".join((f"`{name}`", *cells)) + " |")
+    return "\n".join(lines)
+
+
+def _way(plan: ServingPlan | None, best: bool) -> str:
+    if plan is None:
+        return "-"
+    if not plan.fits:
+        least = f"1 x {plan.longest_context:,} at most" if plan.longest_context else "no"
+        return f"{plan.weights}: {least}"
+    said = f"{plan.weights}: {plan.parallel_requests} x {plan.context:,}"
+    return f"**{said}**" if best else said
 
 
 def main() -> int:

@@ -75,6 +75,14 @@ class ExportSettings(_Section):
 
     merge: bool = False
     """Merge the adapter into 16-bit weights when the training has ended, and serve those."""
+    quant: Literal["awq", "gptq", "bnb", "fp8"] | None = None
+    """Quantise the result at the end of a pipeline, into `export/` of the run."""
+    bits: int | None = Field(default=None, ge=2, le=8)
+    """Bits of `quant`; null: 4, and 8 for fp8."""
+    gguf: str | None = None
+    """GGUF for llama.cpp at the end of a pipeline: its type, such as `q4_k_m`."""
+    ollama: bool = False
+    """An Ollama Modelfile beside the GGUF."""
 
 
 class RecoverySettings(_Section):
@@ -90,6 +98,11 @@ class DeploySettings(_Section):
     """How the result is served."""
 
     backend: Literal["transformers", "vllm", "sglang", "lmdeploy"] = "transformers"
+    """What computes the answers."""
+    server: Literal["swift", "vllm"] = "swift"
+    """Who speaks HTTP: `swift deploy`, or vLLM's own server (which computes with vLLM)."""
+    parity: bool = True
+    """Before it is ready, compare the server with the trained model (deploy/parity.py)."""
     port: int = Field(default=8000, ge=1, le=65535)
     served_name: str | None = None
     """The model name that clients send; the recipe's name when null."""

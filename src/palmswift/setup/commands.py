@@ -7,9 +7,11 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, Any, NoReturn
 
 from palmswift.command import Console, Done, make_parser, run
 from palmswift.errors import ChildError, InputError, Problem
@@ -47,7 +49,9 @@ COMMANDS = {
     "full": "launchers/pipeline.py with the words after the command: train, serve, test",
 }
 
-_CHECKS = (("ruff", "check"), ("ruff", "format", "--check"), ("mypy",))
+_CHECKS = (("ruff", "check"), ("ruff", "format", "--check"))
+_BESIDE = ("mypy",)
+_PYTEST = ("pytest", "-n", "auto", "--dist", "loadgroup")
 _TEST_GRACE_SECONDS = 30.0
 
 
@@ -129,34 +133,60 @@ def _status(environment: Environment, console: Console) -> Done:
 
 
 def _test(environment: Environment, wish: Wish, words: Sequence[str], console: Console) -> Done:
-    """Run all checks, pytest last; a failure does not keep the others from running."""
+    """Run all checks and tests; a failure does not keep the others from running.
+
+    mypy runs beside pytest, and what it says is shown after that. pytest uses all cores
+    (tests/support_workers.py); `-n0` among the user's words keeps it to one process.
+    """
     # A part of the tests asks a real vLLM, whose CPU build there is for Linux alone.
     if_possible = frozenset({"vllm"} if sys.platform == "linux" else ())
     wish = wish._replace(extras=wish.extras | {"dev"}, if_possible=if_possible)
     ensure(environment, wish, console)
+    out = sys.stderr if console.json_output else None
     failed = []
-    for program, *arguments in (*_CHECKS, ("pytest", *words)):
-        title = " ".join([program, *arguments]) if program != "pytest" else program
+
+    def check(check: Sequence[str], title: str) -> None:
         console.note(f"== {title}")
-        try:
-            process = subprocess.Popen(
-                [str(environment.bin / program), *arguments],
-                stdout=sys.stderr if console.json_output else None,
-                env=environment.variables(),
-                cwd=PROJECT,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise ChildError(
-                f"{program} cannot be started: {error.strerror}",
-                remedy="python3 quickstart.py install --dev --fresh",
-            ) from error
-        with ending(process, _TEST_GRACE_SECONDS):
+        with _running(environment, check, out) as process:
             if process.wait():
                 failed.append(title)
+
+    for words_of_check in _CHECKS:
+        check(words_of_check, " ".join(words_of_check))
+    with tempfile.TemporaryFile() as said, _running(environment, _BESIDE, said) as beside:
+        check([*_PYTEST, *words], "pytest")
+        console.note("== mypy")
+        if beside.wait():
+            failed.append("mypy")
+        said.seek(0)
+        print(said.read().decode(errors="replace"), end="", flush=True, file=out or sys.stdout)
     if failed:
         console.note(f"failed: {', '.join(failed)}")
     return Done({"failed": failed}, 1 if failed else 0)
+
+
+@contextmanager
+def _running(
+    environment: Environment, words: Sequence[str], out: IO[Any] | None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program of the environment in the checkout; ended if the block is left by an exception."""
+    program, *arguments = words
+    try:
+        process = subprocess.Popen(
+            [str(environment.bin / program), *arguments],
+            stdout=out,
+            stderr=None if out is None else subprocess.STDOUT,
+            env=environment.variables(),
+            cwd=PROJECT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ChildError(
+            f"{program} cannot be started: {error.strerror}",
+            remedy="python3 quickstart.py install --dev --fresh",
+        ) from error
+    with ending(process, _TEST_GRACE_SECONDS):
+        yield process
 
 
 def _run_script(

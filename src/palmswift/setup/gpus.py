@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from typing import NamedTuple
 
-_FIELDS = ("name", "driver_version", "memory.total", "memory.free", "compute_cap")
+_FIELDS = ("name", "driver_version", "memory.total", "memory.free", "compute_cap", "memory.used")
 
 
 class Gpu(NamedTuple):
@@ -19,6 +19,14 @@ class Gpu(NamedTuple):
     free_mib: int | None
     compute: str
     """Compute capability, such as 8.9; empty when the driver is too old to tell."""
+    used_mib: int | None = None
+
+    @property
+    def cuda_mib(self) -> int | None:
+        """What CUDA calls the card's memory: the driver's own share is in the total alone."""
+        if self.free_mib is None or self.used_mib is None:
+            return None
+        return self.free_mib + self.used_mib
 
 
 class GpuReport(NamedTuple):
@@ -34,7 +42,7 @@ def ask_gpus() -> GpuReport:
     program = shutil.which("nvidia-smi")
     if program is None:
         return GpuReport()
-    for count in (len(_FIELDS), len(_FIELDS) - 1):  # drivers before 510 know no compute_cap
+    for count in (len(_FIELDS), 4):  # drivers before 510 know no compute_cap
         query = f"--query-gpu={','.join(_FIELDS[:count])}"
         code, text = _ask(program, query, "--format=csv,noheader,nounits")
         if code == 0:
@@ -47,8 +55,8 @@ def ask_gpus() -> GpuReport:
 
 
 def _gpu(line: str) -> Gpu:
-    name, driver, total, free, compute = (*map(str.strip, line.split(",")), "", "", "", "")[:5]
-    return Gpu(name, driver, _mib(total), _mib(free), compute)
+    name, driver, total, free, compute, used = (*map(str.strip, line.split(",")), *[""] * 5)[:6]
+    return Gpu(name, driver, _mib(total), _mib(free), compute, _mib(used))
 
 
 def _mib(text: str) -> int | None:

@@ -184,14 +184,28 @@ def test_a_foreground_server_that_is_stopped_from_elsewhere_has_not_failed(here:
     assert "stopped from outside" in told
 
 
-def test_the_server_of_a_killed_launcher_can_still_be_stopped(here: Path) -> None:
+def test_a_foreground_server_dies_with_its_killed_launcher_and_a_new_one_starts(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     process = started(here)
     read_until(process, "Ctrl-C")
+    port = only_server().port
     process.kill()
     process.communicate()
-    assert len(processes_of(here.parent)) == 2
-    assert stop.main([]) == 0
-    assert processes_of(here.parent) == []
+    while processes_of(here.parent):
+        pass
+    words = ["--model", str(here / "model"), "--port", str(port), "--detach", "--json"]
+    assert serve.main(words) == 0
+    assert ask(json.loads(capsys.readouterr().out)["base_url"], "model", None).kind == "ok"
+
+
+def test_a_start_whose_launcher_is_killed_leaves_nothing_even_detached(here: Path) -> None:
+    process = started(here, "--detach", mode="mute")
+    read_until(process, "starting swift: done")
+    process.kill()
+    process.communicate()
+    while processes_of(here.parent):
+        pass
 
 
 def test_a_dry_run_prints_the_command_and_starts_nothing(
@@ -219,6 +233,7 @@ def test_a_dry_run_prints_the_command_and_starts_nothing(
         (["--model", "m/m", "--set", "max_batchsize=1"], "did you mean max_batch_size"),
         (["--model", "m/m", "--ready-timeout", "-1"], "--ready-timeout"),
         (["--model", "m/m", "--backend", "mlx"], "invalid choice"),
+        (["--model", "m/m", "--backend", "sglang", "--server", "vllm"], "leave one of them out"),
     ],
 )
 def test_what_cannot_be_served_is_said_without_a_trace(

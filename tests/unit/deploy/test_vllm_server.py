@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,7 @@ def test_the_command_is_vllms_with_flags_that_have_no_value(spec: ServerSpec) ->
     after = command.argv[command.argv.index("--enable-lora") + 1]
     assert after == "--lora-modules"
     assert command.argv[command.argv.index("--port") + 1] == "8123"
-    assert deploy_environment(spec).get("VLLM_PLUGINS", "none") == "none"
+    assert "swift" not in deploy_environment(spec).get("VLLM_PLUGINS", "none")
 
 
 def test_several_models_on_ms_swifts_server_are_refused(spec: ServerSpec) -> None:
@@ -105,3 +106,36 @@ def test_two_models_of_one_name_and_a_broken_adapter_are_told_together(
     told = str(caught.value)
     assert "cannot have one name" in told
     assert "no such adapter folder" in told
+
+
+def test_its_backend_is_vllm_whatever_the_recipe_computes_with(spec: ServerSpec) -> None:
+    assert spec.backend == "vllm"
+
+
+def test_how_tokens_are_chosen_is_said_as_ms_swifts_server_does(spec: ServerSpec) -> None:
+    chosen = {"do_sample": True, "temperature": 0.6, "top_k": 20, "repetition_penalty": 1.1}
+    (Path(spec.model) / "generation_config.json").write_text(json.dumps(chosen))
+    assert vllm_arguments(spec, 1)["override-generation-config"] == {
+        "temperature": 0.6,
+        "top_k": 20,
+        "repetition_penalty": 1.0,
+    }
+    own = spec.model_copy(update={"swift": {**spec.swift, "temperature": 0.1}})
+    defaults = vllm_arguments(own, 1)["override-generation-config"]
+    assert isinstance(defaults, dict)
+    assert defaults["temperature"] == 0.1
+
+
+def test_a_base_whose_end_token_is_not_the_trainings_is_refused(spec: ServerSpec) -> None:
+    model = Path(spec.model)
+    tokens = [{"id": 0, "content": "<|endoftext|>"}, {"id": 2, "content": "<|im_end|>"}]
+    (model / "tokenizer.json").write_text(json.dumps({"added_tokens": tokens}))
+    (model / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
+    (model / "generation_config.json").write_text('{"eos_token_id": 0}')
+    with pytest.raises(InputError, match="never stop"):
+        vllm_arguments(spec, 8000)
+    (model / "generation_config.json").write_text('{"eos_token_id": [0, 2]}')
+    vllm_arguments(spec, 8000)
+    (model / "generation_config.json").unlink()
+    (model / "tokenizer_config.json").write_text('{"eos_token": {"content": "<|im_end|>"}}')
+    vllm_arguments(spec, 8000)

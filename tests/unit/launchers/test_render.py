@@ -93,17 +93,20 @@ def test_one_process_is_started_without_swifts_wrapper_and_with_the_same_words(
     """What `swift` itself says that it runs is what is run."""
     for name in (PROGRAM_VARIABLE, "NPROC_PER_NODE", "NNODES"):
         monkeypatch.delenv(name, raising=False)
-    words = direct_words(_rendered("sft"))
-    assert words[0] == sys.executable
-    assert Path(words[1]).parts[-3:] == ("swift", "cli", "sft.py")
-    assert Path(words[1]).is_file()
-    assert words[2:] == ["--model", "m"]
+    for word in ("sft", "deploy"):
+        words = direct_words(_rendered(word))
+        assert words[0] == sys.executable
+        assert Path(words[1]).parts[-3:] == ("swift", "cli", f"{word}.py")
+        assert Path(words[1]).is_file()
+        assert words[2:] == ["--model", "m"]
+    several = _rendered("deploy", env={"NPROC_PER_NODE": "2"})
+    assert direct_words(several) == direct_words(_rendered("deploy"))  # swift forks none for it
 
 
 @pytest.mark.parametrize(
     "rendered",
     [
-        _rendered("deploy"),
+        _rendered("export"),
         _rendered("sft", env={"NPROC_PER_NODE": "2"}),
         _rendered("rlhf", env={"NNODES": "2"}),
         _rendered("sft", program="/elsewhere/bin/swift"),

@@ -130,5 +130,10 @@ def test_a_card_by_name_gives_memory_and_speed(capsys: pytest.CaptureFixture[str
 def test_serve_plans_the_server(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--recipe", "qwen3_8b_4bit", "--serve", "--backend", "vllm", "--json"]
     assert main(words) == 0
-    assert ServingPlan.model_validate_json(capsys.readouterr().out).memory_fraction == 0.93
+    document = json.loads(capsys.readouterr().out)
+    plan = ServingPlan.model_validate(document["plan"])
+    assert plan.memory_fraction == 0.93
+    assert document["settings"] == plan.settings
+    assert "--set vllm_max_num_seqs=" in document["commands"][0]
+    assert [way["backend"] for way in document["ways"]] == ["transformers", "vllm", "llama.cpp"]
     assert main(["--recipe", "qwen3_8b_4bit", "--serve", "--weights", "bf16"]) == 1
