@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "How likely models find texts as their own answers, through the chat template: nats per\n"
         "token, bits per byte. Without --suite the texts are general passages in Chinese and\n"
         "English; of two models the first is the base, and when they have become less likely\n"
-        "under the second, it forgets. Needs a server with prompt_logprobs (vLLM) or echo, or the\n"
-        "models' folders.",
+        "under the second, it forgets. Needs a server with /tokenize and prompt_logprobs or echo\n"
+        "(vLLM), swift deploy with vLLM, or the models' folders.",
         _EXAMPLES,
     )
     add_endpoint_flags(parser, several=True)
