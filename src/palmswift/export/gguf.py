@@ -279,7 +279,7 @@ def _judged(
     elif not all(check.passed for check in looked.checks):
         remarks.append("not compared: the file itself is not in order")
     else:
-        result = _proved(job, composed(truth) if pre.normalises else truth, server, form)
+        result = _proved(job, composed(truth), server, form)
         remarks.append(f"asked through {server.origin}")
     return Exported(
         kind=f"gguf-{job.kind}",
@@ -295,7 +295,10 @@ def _judged(
 
 
 def composed(truth: Truth) -> Truth:
-    """The truth with every prompt's characters composed, as its tokenizer reads them anyway."""
+    """The truth with every prompt's characters composed, where its tokenizer does so anyway."""
+    tokenizer = read_document(Path(truth.tokenizer) / "tokenizer.json") or {}
+    if not pre_tokenizer_of(tokenizer).normalises:
+        return truth
     asked = []
     for one in truth.expected:
         messages = [
