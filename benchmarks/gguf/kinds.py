@@ -19,6 +19,7 @@ from palmswift.export.gguf import composed, truth_of
 from palmswift.export.llama_cpp import tools
 from palmswift.export.llama_cpp.kinds import KINDS
 from palmswift.export.llama_cpp.proof import prove
+from palmswift.export.proof import Standard
 from palmswift.files import write_json
 from palmswift.launchers.record import hardware, package_versions
 from palmswift.launchers.run_folder import find_run, utc_now
@@ -31,16 +32,18 @@ def measured(whole: Path, kind: str, truth: Any, folder: Path) -> dict[str, Any]
     file = folder / f"{kind}.gguf"
     words = [*tools.quantiser(None).argv, str(whole), str(file), kind.upper(), "2"]
     subprocess.run(words, check=True, capture_output=True)
-    server = tools.server(None)
+    form, server = KINDS[kind], tools.server(None)
     if server is None:
         raise SystemExit(f"no llama.cpp: {tools.EXTRA}")
-    found = prove(server, file, truth, run_name=kind, log=folder / f"{kind}.log", kind=KINDS[kind])
+    standard = Standard(form.limit, "quantisation_loss", lossy=form.outtype is None)
+    log = folder / f"{kind}.log"
+    found = prove(server, file, truth, run_name=kind, log=log, standard=standard)
     answers = [one.answer for one in found.prompts]
     return {
         "bytes": file.stat().st_size,
         "ratio": round(file.stat().st_size / whole.stat().st_size, 4),
         "divergence_nats_a_token": found.divergence,
-        "limit": KINDS[kind].limit,
+        "limit": form.limit,
         "same_prompts": sum(one.prompt == "same" for one in found.prompts),
         "same_answers": answers.count("same"),
         "close_calls": answers.count("tie"),

@@ -25,8 +25,7 @@ from palmswift.export import gguf as stage
 from palmswift.export.gguf import composed, gguf_stage
 from palmswift.export.llama_cpp import tools
 from palmswift.export.llama_cpp.checks import Looked, Wanted, look_at
-from palmswift.export.llama_cpp.kinds import KINDS
-from palmswift.export.llama_cpp.proof import prove, serving
+from palmswift.export.llama_cpp.proof import prove, serving, standard_for
 from palmswift.export.llama_cpp.templates import CHATML, Policy, with_policy
 from palmswift.export.manifest import Exported, read_manifest
 from palmswift.export.ollama import ollama_stage
@@ -70,7 +69,14 @@ class Bench:
         assert server is not None
         log = self.folder / f"{file.stem}.log"
         truth: Truth = composed(self.truth)
-        return prove(server, file, truth, run_name="toy", log=log, kind=KINDS[kind])
+        return prove(
+            server,
+            file,
+            truth,
+            run_name="toy",
+            log=log,
+            standard=standard_for(self.run, kind, None),
+        )
 
     def quantised(self, source: Path, kind: str) -> Path:
         """A file quantised by llama.cpp, by the stage's own tool."""
