@@ -48,6 +48,7 @@ class Bench:
                 "name": "toy",
                 "summary": "random weights",
                 "model": {"id": "maker/Toy", "source": "huggingface"},
+                "data": {"system": "Be kind."},
                 "swift": {"template": "qwen3", "enable_thinking": False, "tuner_type": "full"},
             }
         )
@@ -324,3 +325,4 @@ def test_the_modelfile_is_of_the_file_and_its_template_is_the_trainings(
     assert 'PARAMETER stop "<|im_end|>"' in text
     assert "PARAMETER temperature 0" in text
     assert "PARAMETER num_ctx 512" in text
+    assert 'SYSTEM """Be kind."""' in text

@@ -93,7 +93,7 @@ def gguf_stage(
     converter = tools.converter(job.own, console.note)
     truth = truth_of(run) if parity else None
     chosen = _template(job, truth)
-    with run.stage(f"gguf-{kind}") as facts:
+    with run.stage(f"export gguf-{kind}") as facts:
         shutil.rmtree(folder, ignore_errors=True)  # what an attempt that was stopped has left
         _convert(job, converter, quantiser, pre, chosen)
         made = _judged(job, pre, chosen, truth, server, standard)
