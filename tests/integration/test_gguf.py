@@ -49,6 +49,7 @@ class Bench:
                 "summary": "random weights",
                 "model": {"id": "maker/Toy", "source": "huggingface"},
                 "data": {"system": "Be kind."},
+                "budget": {"gpu_mib": 0},
                 "swift": {"template": "qwen3", "enable_thinking": False, "tuner_type": "full"},
             }
         )
