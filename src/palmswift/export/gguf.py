@@ -6,15 +6,19 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from unicodedata import normalize
 
 from palmswift import __version__
 from palmswift.errors import ChildError, InputError, Problem
 from palmswift.export.llama_cpp import tools
 from palmswift.export.llama_cpp.checks import Wanted, look_at
+from palmswift.export.llama_cpp.fit import on_eight_gb
 from palmswift.export.llama_cpp.kinds import KINDS
 from palmswift.export.llama_cpp.pre_tokenizer import PreTokenizer, pre_tokenizer_of
+from palmswift.export.llama_cpp.proof import prove, standard_for
 from palmswift.export.llama_cpp.templates import Chosen, Policy, choose, own_template, unchecked
 from palmswift.export.manifest import (
     Check,
@@ -24,6 +28,7 @@ from palmswift.export.manifest import (
     stop_tokens_of,
     write_manifest,
 )
+from palmswift.export.proof import MAX_TOKENS, ROWS, Standard, result_of
 from palmswift.files import write_json, write_text
 from palmswift.launchers.checkpoint_files import missing_parts, read_document, weight_files
 from palmswift.launchers.diagnosis import diagnose
@@ -35,9 +40,6 @@ if TYPE_CHECKING:
     from palmswift.command import Console
     from palmswift.deploy.parity_truth import Truth
     from palmswift.launchers.run_folder import RunFolder
-
-_ROWS, _MAX_TOKENS = 8, 48
-"""As `deploy/parity.py` asks by itself, so that one truth serves both."""
 
 _OUTTYPES = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 """What weights are converted as before they are quantised: as they are."""
@@ -72,25 +74,29 @@ def gguf_stage(
     *,
     llama_cpp: Path | None = None,
     parity: bool = True,
+    limit: float | None = None,
 ) -> Exported:
     """Make `export/gguf-KIND/` of the whole model in `merged`.
 
-    `llama_cpp` is the user's own; `parity` false leaves the comparison out. `InputError`: an
-    unknown kind, no whole model, no quantiser, no room. `ChildError`: a program failed.
+    `llama_cpp` is the user's own; `parity` false leaves the comparison out, `limit` is what it
+    allows in nats a token (by default the kind's). `InputError`: an unknown kind, no whole model,
+    no quantiser, no room. `ChildError`: a program failed.
     """
     kind = kind.lower()
+    require_kind(kind, llama_cpp)
     folder = run.path / "export" / f"gguf-{kind}"
     job = _Job(run, merged, kind, folder, tools.own_folder(llama_cpp), console)
+    standard = standard_for(run, kind, limit)
     pre = _check(job)
     quantiser = None if KINDS[kind].outtype else tools.quantiser(job.own)
     server = tools.server(job.own) if parity else None
     converter = tools.converter(job.own, console.note)
     truth = truth_of(run) if parity else None
     chosen = _template(job, truth)
-    with run.stage(f"gguf-{kind}") as facts:
+    with run.stage(f"export gguf-{kind}") as facts:
         shutil.rmtree(folder, ignore_errors=True)  # what an attempt that was stopped has left
         _convert(job, converter, quantiser, pre, chosen)
-        made = _judged(job, pre, chosen, truth, server)
+        made = _judged(job, pre, chosen, truth, server, standard)
         settings = {"converter": converter.origin, "template": chosen.origin}
         if quantiser is not None:
             settings["quantiser"] = quantiser.origin
@@ -100,10 +106,20 @@ def gguf_stage(
     return made
 
 
+def require_kind(kind: str, llama_cpp: Path | None) -> None:
+    """`InputError` where there is no such kind, or nothing here that could make it."""
+    if kind.lower() not in KINDS:
+        like = get_close_matches(kind.lower(), KINDS, n=1)
+        meant = f"did you mean {like[0]}? There are " if like else "one of "
+        raise InputError(f"there is no GGUF kind {kind!r}", remedy=f"{meant}{', '.join(KINDS)}")
+    own = tools.own_folder(llama_cpp)
+    if KINDS[kind.lower()].outtype is None:
+        tools.quantiser(own)
+    tools.require_reader()
+
+
 def _check(job: _Job) -> PreTokenizer:
-    """Everything that can be known to be wrong before any work."""
-    if job.kind not in KINDS:
-        raise InputError(f"there is no GGUF kind {job.kind!r}", remedy=f"one of {', '.join(KINDS)}")
+    """Everything that can be known to be wrong with the model before any work."""
     if faults := missing_parts(job.merged, resumable=False):
         raise InputError(
             f"{shown(job.merged)} is no whole model",
@@ -135,7 +151,7 @@ def truth_of(run: RunFolder) -> Truth:
     """What the trained model sees and says; asked once, kept in the run."""
     from palmswift.deploy.parity_truth import truth_of_run
 
-    return truth_of_run(run, most=_ROWS, max_tokens=_MAX_TOKENS)
+    return truth_of_run(run, most=ROWS, max_tokens=MAX_TOKENS)
 
 
 def _template(job: _Job, truth: Truth | None) -> Chosen:
@@ -237,12 +253,17 @@ def _run(job: _Job, words: Sequence[str], made: Path, what: str) -> None:
 
 
 def _judged(
-    job: _Job, pre: PreTokenizer, chosen: Chosen, truth: Truth | None, server: tools.Tool | None
+    job: _Job,
+    pre: PreTokenizer,
+    chosen: Chosen,
+    truth: Truth | None,
+    server: tools.Tool | None,
+    standard: Standard,
 ) -> Exported:
     """The file with everything that was found out about it."""
     stops = stop_tokens_of(job.merged)
     looked = look_at(job.file, job.merged, Wanted(job.kind, chosen.text, pre.name, stops))
-    remarks = list(looked.remarks)
+    remarks = [on_eight_gb(job.file.stat().st_size, job.merged, looked.context), *looked.remarks]
     if pre.normalises:
         remarks.append(
             "llama.cpp does not compose characters (NFC) as this tokenizer does: text with "
@@ -257,7 +278,7 @@ def _judged(
     elif not all(check.passed for check in looked.checks):
         remarks.append("not compared: the file itself is not in order")
     else:
-        result = _proved(job, truth, server)
+        result = _proved(job, composed(truth), server, standard)
         remarks.append(f"asked through {server.origin}")
     return Exported(
         kind=f"gguf-{job.kind}",
@@ -272,6 +293,22 @@ def _judged(
     )
 
 
+def composed(truth: Truth) -> Truth:
+    """The truth with every prompt's characters composed, where its tokenizer does so anyway."""
+    tokenizer = read_document(Path(truth.tokenizer) / "tokenizer.json") or {}
+    if not pre_tokenizer_of(tokenizer).normalises:
+        return truth
+    asked = []
+    for one in truth.expected:
+        messages = [
+            {**message, "content": normalize("NFC", message["content"])}
+            for message in one.prompt.messages
+        ]
+        prompt = one.prompt.model_copy(update={"messages": messages})
+        asked.append(one.model_copy(update={"prompt": prompt}))
+    return truth.model_copy(update={"expected": asked})
+
+
 def _template_check(chosen: Chosen) -> Check:
     detail = f"{chosen.origin}: {chosen.same} of {chosen.total} prompts have the training's tokens"
     passed = chosen.same == chosen.total
@@ -280,15 +317,13 @@ def _template_check(chosen: Chosen) -> Check:
     )
 
 
-def _proved(job: _Job, truth: Truth, server: tools.Tool) -> ParityResult:
+def _proved(job: _Job, truth: Truth, server: tools.Tool, standard: Standard) -> ParityResult:
     from palmswift.deploy.parity import lines
-    from palmswift.export.llama_cpp.proof import prove, result_of
 
-    kind = KINDS[job.kind]
     job.console.note(f"ask      {len(truth.expected)} prompts of it, through {server.origin}")
     log = job.run.logs / "gguf-server.log"
-    found = prove(server, job.file, truth, run_name=job.run.path.name, log=log, kind=kind)
+    found = prove(server, job.file, truth, run_name=job.run.path.name, log=log, standard=standard)
     write_json(job.folder / "parity.json", found.model_dump(mode="json"))
     for line in lines(found, truth):
         job.console.note(line)
-    return result_of(found, kind.limit)
+    return result_of(found, standard.limit)

@@ -88,6 +88,10 @@ def check_plan(plan: Plan, run: RunFolder) -> None:
         asked = quantise.wanted(plan.quant, plan.bits)
         problems += quantise.tool_problems(asked)
         problems += quantise.room_problems(asked, _weights(run, checkpoint), run.path)
+    if plan.gguf is not None:
+        from palmswift.export.gguf import require_kind
+
+        require_kind(plan.gguf, plan.llama_cpp)
     if plan.out is not None:
         if bool(plan.merge) + bool(plan.quant) + bool(plan.gguf) > 1:
             problems.append(Problem("is for one result", "--out", "one call for each"))
@@ -328,7 +332,15 @@ def _gguf(run: RunFolder, source: Path, plan: Plan, console: Console) -> list[Ex
     from palmswift.export.gguf import gguf_stage
 
     kind = plan.gguf or ""
-    made = gguf_stage(run, source, kind, console, llama_cpp=plan.llama_cpp, parity=plan.parity)
+    made = gguf_stage(
+        run,
+        source,
+        kind,
+        console,
+        llama_cpp=plan.llama_cpp,
+        parity=plan.parity,
+        limit=plan.limit,
+    )
     if not plan.ollama:
         return [made]
     from palmswift.export.ollama import ollama_stage

@@ -78,6 +78,12 @@ def quantiser(own: Path | None) -> Tool:
     return found
 
 
+def require_reader() -> None:
+    """`InputError` where no file could be looked at: the package `gguf` is missing."""
+    if importlib.util.find_spec("gguf") is None:
+        raise InputError("GGUF needs the package gguf, which is not here", remedy=EXTRA)
+
+
 def server(own: Path | None) -> Tool | None:
     """What takes llama-server's arguments, None when there is none."""
     return _either(own, "llama-server", _SERVER, "server_worker")
