@@ -111,6 +111,19 @@ def _renamed(found: ParityReport, old: str, new: str) -> ParityReport:
     return found.model_copy(update={"causes": causes, "prompts": prompts})
 
 
+def result_of(found: ParityReport, limit: float) -> ParityResult:
+    """The report in short, for the manifest."""
+    return ParityResult(
+        passed=found.passed,
+        prompts=len(found.prompts),
+        same_prompts=sum(one.prompt in ("same", "same_length") for one in found.prompts),
+        same_answers=sum(one.answer == "same" for one in found.prompts),
+        divergence=found.divergence,
+        limit=limit,
+        causes=[*found.causes],
+    )
+
+
 def sentence(result: ParityResult, *, quantised: bool) -> str:
     """The figure in a line: `quantisation loss 0.013 nats a token; 7 of 8 answers the same`."""
     what = "quantisation loss" if quantised else "apart by"

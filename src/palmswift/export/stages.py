@@ -21,7 +21,7 @@ from palmswift.export.manifest import (
     stop_tokens_of,
     write_manifest,
 )
-from palmswift.export.proof import MAX_TOKENS, ROWS, prove, standard_of
+from palmswift.export.proof import MAX_TOKENS, ROWS, prove, result_of, standard_of
 from palmswift.files import sha256_of, with_usual_modes, write_json
 from palmswift.launchers.checkpoint_files import missing_parts, weight_files
 from palmswift.launchers.merge import (
@@ -298,7 +298,6 @@ def _proved(
 ) -> tuple[ParityResult | None, Check]:
     """The comparison, and whether the serving environment could load it at all."""
     from palmswift.deploy.parity import lines
-    from palmswift.export.llama_cpp.proof import result_of
 
     standard = standard_of(run, quantised=made.kind not in ("merged", "model"), limit=plan.limit)
     try:

@@ -10,8 +10,7 @@ from support_runs import make_run
 from palmswift.deploy.parity_judge import Compared, ParityReport
 from palmswift.deploy.parity_prompts import Prompt
 from palmswift.deploy.parity_truth import Answer, Expected, Truth
-from palmswift.export.llama_cpp.proof import result_of
-from palmswift.export.proof import LOSSY, SAME, Standard, judged, sentence, standard_of
+from palmswift.export.proof import LOSSY, SAME, Standard, judged, result_of, sentence, standard_of
 
 ANSWER = Answer(text="a", ids=[1, 2], finished=True, logprobs=[0.0, 0.0], gaps=[5.0, 5.0])
 TRUTH = Truth(
