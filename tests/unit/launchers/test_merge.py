@@ -18,7 +18,6 @@ from palmswift.launchers.merge import base_folder, merge_arguments, merge_stage,
 from palmswift.launchers.run_folder import RunFolder, find_run
 from palmswift.recipes.catalogue import load_catalogue
 
-
 CONSOLE = Console(json_output=False)
 
 
