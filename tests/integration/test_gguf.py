@@ -25,8 +25,7 @@ from palmswift.export import gguf as stage
 from palmswift.export.gguf import composed, gguf_stage
 from palmswift.export.llama_cpp import tools
 from palmswift.export.llama_cpp.checks import Looked, Wanted, look_at
-from palmswift.export.llama_cpp.kinds import KINDS
-from palmswift.export.llama_cpp.proof import prove, serving
+from palmswift.export.llama_cpp.proof import prove, serving, standard_for
 from palmswift.export.llama_cpp.templates import CHATML, Policy, with_policy
 from palmswift.export.manifest import Exported, read_manifest
 from palmswift.export.ollama import ollama_stage
@@ -49,6 +48,8 @@ class Bench:
                 "name": "toy",
                 "summary": "random weights",
                 "model": {"id": "maker/Toy", "source": "huggingface"},
+                "data": {"system": "Be kind."},
+                "budget": {"gpu_mib": 0},
                 "swift": {"template": "qwen3", "enable_thinking": False, "tuner_type": "full"},
             }
         )
@@ -70,7 +71,14 @@ class Bench:
         assert server is not None
         log = self.folder / f"{file.stem}.log"
         truth: Truth = composed(self.truth)
-        return prove(server, file, truth, run_name="toy", log=log, kind=KINDS[kind])
+        return prove(
+            server,
+            file,
+            truth,
+            run_name="toy",
+            log=log,
+            standard=standard_for(self.run, kind, None),
+        )
 
     def quantised(self, source: Path, kind: str) -> Path:
         """A file quantised by llama.cpp, by the stage's own tool."""
@@ -318,3 +326,4 @@ def test_the_modelfile_is_of_the_file_and_its_template_is_the_trainings(
     assert 'PARAMETER stop "<|im_end|>"' in text
     assert "PARAMETER temperature 0" in text
     assert "PARAMETER num_ctx 512" in text
+    assert 'SYSTEM """Be kind."""' in text
