@@ -66,10 +66,12 @@ def project(tmp_path: Path) -> Path:
 def told_by(project: Path, *words: str) -> Told:
     """What the tests of the project tell, run as `quickstart.py test` runs them."""
     told = project / "told"
-    env = {**os.environ, "TOLD": str(told), "PYTEST_ADDOPTS": "--import-mode=importlib"}
+    env = {**os.environ, "TOLD": str(told), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    env["PYTEST_ADDOPTS"] = ""
     for name in [name for name in env if name.startswith("PYTEST_XDIST")]:
         del env[name]
-    argv = [sys.executable, "-m", "pytest", "-n", "auto", "--dist", "loadgroup", *words]
+    options = ("-p", "xdist", "--import-mode=importlib", "-n", "auto", "--dist", "loadgroup")
+    argv = [sys.executable, "-m", "pytest", *options, *words]
     done = subprocess.run(argv, cwd=project, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return Told(told.read_text(encoding="utf-8"))
