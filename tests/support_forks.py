@@ -96,10 +96,15 @@ def exit_code_of(child: int) -> int:
 
 
 @contextlib.contextmanager
-def warm_swift(folder: Path) -> Iterator[str]:
-    """A warm parent for the block; what PALMSWIFT_SWIFT has to be for commands to ask it."""
+def warm_swift(
+    folder: Path, within: Callable[..., list[str]] = lambda *words: list(words)
+) -> Iterator[str]:
+    """A warm parent for the block; what PALMSWIFT_SWIFT has to be for commands to ask it.
+
+    `within` makes the words of a command those of one that runs where a file system is mounted.
+    """
     address = folder / "swift.sock"
-    words = [sys.executable, __file__, "serve", str(address)]
+    words = within(sys.executable, __file__, "serve", str(address))
     with (folder / "warm.log").open("wb") as log:
         parent = subprocess.Popen(
             words, env={**os.environ, **SWIFT_ENVIRONMENT}, stdout=subprocess.PIPE, stderr=log

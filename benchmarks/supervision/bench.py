@@ -43,6 +43,16 @@ SETTINGS = (
     *("data.val=[]", "data.val_ratio=0"),
 )
 
+LOADED = """
+import psutil, runpy, sys
+from swift.pipelines import sft_main
+from swift.trainers import Seq2SeqTrainer
+
+before = psutil.Process().memory_info().rss
+kept = [runpy.run_path(path) for path in sys.argv[1:]]
+print((psutil.Process().memory_info().rss - before) / (1 << 20))
+"""
+
 
 class Taken(NamedTuple):
     """One training, in seconds and MiB."""
@@ -54,7 +64,9 @@ class Taken(NamedTuple):
     child_mib: float
     """Most resident memory of the process that trains."""
     ours_mib: float = 0.0
-    """Most memory of the launcher and its guard (PSS: shared pages by share)."""
+    """Most memory of the launcher and its guard while it trains (PSS: shared pages by share)."""
+    end_mib: float = 0.0
+    """The same when the training has ended: the weights are looked at, the page is written."""
     ours_cpu: float = 0.0
     """Processor seconds of the launcher and its guard from the first step to the command's end: the
     verdict and the page, once a run, are most of it."""
@@ -70,7 +82,7 @@ class Watched:
             words, cwd=work, env={**os.environ, **env}, stdout=self._log, stderr=self._log
         )
         self.first_step: float | None = None
-        self.child_mib = self.ours_mib = 0.0
+        self.child_mib = self.ours_mib = self.end_mib = 0.0
         self._cpu: list[float] = []
 
     def follow(self, logging: Path | None, runs: Path) -> None:
@@ -95,7 +107,7 @@ class Watched:
         return self._cpu[-1] - self._cpu[0] if self._cpu else 0.0
 
     def _look(self) -> None:
-        ours, cpu = 0.0, 0.0
+        ours, cpu, trains = 0.0, 0.0, False
         with contextlib.suppress(psutil.Error):
             launcher = psutil.Process(self.process.pid)
             for process in [launcher, *launcher.children(recursive=True)]:
@@ -104,12 +116,16 @@ class Watched:
                     if "swift/cli/" in words:
                         resident = process.memory_info().rss / (1 << 20)
                         self.child_mib = max(self.child_mib, resident)
+                        trains = True
                     elif "launchers/train.py" in words or "palmswift.guard" in words:
                         ours += process.memory_full_info().pss / (1 << 20)
                         times = process.cpu_times()
                         cpu += times.user + times.system
         if self.first_step is not None:
-            self.ours_mib = max(self.ours_mib, ours)
+            if trains:
+                self.ours_mib = max(self.ours_mib, ours)
+            else:
+                self.end_mib = max(self.end_mib, ours)
             self._cpu.append(cpu)
 
 
@@ -135,6 +151,7 @@ def supervised(work: Path, steps: int, *more: str) -> tuple[Taken, RunFolder]:
         first_step=(watched.first_step or 0.0) - cleaning,
         child_mib=watched.child_mib,
         ours_mib=watched.ours_mib,
+        end_mib=watched.end_mib,
         ours_cpu=watched.cpu,
     )
     return taken, run
@@ -172,6 +189,18 @@ def accounted(work: Path, steps: int) -> dict[str, float]:
         "share": round(document["seconds"] / taken.train, 6),
         "microseconds_a_step": round(1e6 * document["seconds"] / steps, 1),
     }
+
+
+def plugins_mib() -> float:
+    """Resident memory that the plugins add to a process that has ms-swift's trainers."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *map(str, map(plugin_path, SUPERVISION))],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return round(float(done.stdout.split()[-1]), 2)
 
 
 def imports(statement: str) -> dict[str, Any]:
@@ -250,7 +279,11 @@ def _record(
         },
         "memory_mib": {
             "launcher_and_guard": median([one.ours_mib for one, _ in pairs]),
-            "child_more_than_bare": median([one.child_mib - two.child_mib for one, two in pairs]),
+            "launcher_at_the_end": median([one.end_mib for one, _ in pairs]),
+            "plugins_in_the_child": plugins_mib(),
+            "peak_of_child_over_bare": [
+                round(one.child_mib - two.child_mib, 1) for one, two in pairs
+            ],
         },
         "first_step": {
             "supervised_s": median([one.first_step for one, _ in pairs]),

@@ -25,6 +25,15 @@ _POLL_SECONDS = 0.05
 _KILL_SECONDS = 10.0
 """How long killed processes may take to be gone."""
 
+_WAIT = """
+watched=$3
+[ -n "$watched" ] || read -r watched || exit 0
+[ "$watched" != done ] || exit 0
+read -r word && exit 0
+exec "$1" -m palmswift.guard "$2" "$watched"
+"""
+"""What a guard does until it has to act: a shell waits in a tenth of an interpreter's memory."""
+
 
 class ProcessGroup:
     """A child in a session of its own, its output in a file; leaving the block ends the group.
@@ -153,7 +162,7 @@ class _Guard:
     def __init__(self, grace: float, watched: str = "") -> None:
         """`watched` is a group that runs already, with its mark: guarded from the first moment."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "palmswift.guard", str(grace), *filter(None, [watched])],
+            ["/bin/sh", "-c", _WAIT, "palmswift.guard", sys.executable, str(grace), watched],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -9,7 +9,6 @@ whatever the rows hold.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import tempfile
 from collections import Counter
@@ -33,12 +32,11 @@ from palmswift.data.tally import ReportBuilder
 from palmswift.data.template import TemplateJudge, TemplateSpec
 from palmswift.data.writer import RowWriter
 from palmswift.errors import GateError, InputError, Problem
+from palmswift.files import NO_ROOM
 from palmswift.recipes.recipe import DataSettings
 
 _CHUNK, _CHUNK_BYTES = 128, 1 << 20
 """Rows that are handed to the template at once, and bytes of JSON, whichever comes first."""
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Passage(NamedTuple):
@@ -92,7 +90,7 @@ def _room_told(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in NO_ROOM:
             raise
         remedy = "free as much space as twice the size of the data, or choose another --out"
         problem = Problem(error.strerror or "no room", str(folder), remedy)

@@ -106,11 +106,11 @@ class ServerSpec(BaseModel):
         return None if adapter is None else adapter.expanduser().resolve()
 
 
-def spec_of_run(run: RunFolder) -> ServerSpec:
+def spec_of_run(run: RunFolder, *, merged: bool = True) -> ServerSpec:
     """What a finished run serves, as its recipe says; `model_copy(update=...)` changes parts.
 
     A checkpoint with an adapter is served on the run's base model, or merged where the recipe has
-    it merged. `InputError` when the run has no checkpoint.
+    it merged, unless `merged` is false. `InputError` when the run has no checkpoint.
     """
     found, trained = run.facts("train").get("checkpoint"), run.facts("model").get("model")
     if not run.is_done("train") or not found or not trained:
@@ -119,7 +119,7 @@ def spec_of_run(run: RunFolder) -> ServerSpec:
             remedy=f"python launchers/train.py --resume {run.path.name}",
         )
     base, checkpoint = str(trained), run.path / str(found)
-    if run.recipe.export.merge and run.is_done("merge"):
+    if merged and run.recipe.export.merge and run.is_done("merge"):
         checkpoint = run.path / str(run.facts("merge")["merged"])
     has_adapter = (checkpoint / "adapter_config.json").is_file()
     return ServerSpec(

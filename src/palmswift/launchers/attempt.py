@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from palmswift.launchers.disk_room import Room
 from palmswift.launchers.engines.ranks import quote_rank_logs
 from palmswift.launchers.gpu_release import computing_pids, wait_until_released
 from palmswift.launchers.oom_kills import oom_kills
@@ -27,6 +28,7 @@ def run_attempt(run: RunFolder, command: Rendered, log: Path) -> Verdict:
     log_start = log.stat().st_size if log.is_file() else 0
     killed_before = oom_kills()
     control = Control(run.path / ".control")
+    room = Room(run.path)
     told = {VARIABLE: str(control.folder)}
     with (
         Signals().counted() as signals,  # first: one that comes while the rest begins counts too
@@ -40,6 +42,7 @@ def run_attempt(run: RunFolder, command: Rendered, log: Path) -> Verdict:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 exit_code = child.wait(0.5)
             child.keep_guarded()
+            room.look()
             if exit_code is None and (said := end.heed()):
                 view.note("stop", said)
             view.update()
@@ -60,6 +63,7 @@ def run_attempt(run: RunFolder, command: Rendered, log: Path) -> Verdict:
         _expected(run),
         log_start=log_start,
         oom_kills=None if killed is None or killed_before is None else killed - killed_before,
+        disk_full=room.ran_out,
     )
     run.events.add(end_event(verdict, exit_code, view.seconds))
     return verdict
@@ -95,6 +99,6 @@ def _expected(run: RunFolder) -> Expected:
         evaluation=(run.data / "val.jsonl").is_file() and swift.get("eval_strategy", "no") != "no",
         keep_best=swift.get("load_best_model_at_end") is True,
         task=run.recipe.task,
-        resumable=swift.get("save_only_model") is not True and run.recipe.launch.engine == "swift",
+        resumable=swift.get("save_only_model") is not True,
         base=model if model.is_dir() else None,
     )

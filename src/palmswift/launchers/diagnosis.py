@@ -71,6 +71,12 @@ def diagnose(
     return found or _unknown(reading, log)
 
 
+def full_disk() -> Diagnosis:
+    """What is said of a training whose disk was seen full."""
+    failure = next(failure for failure in FAILURES if failure.kind == "disk_full")
+    return Diagnosis(failure.kind, failure.cause.format(file=""), failure.remedy)
+
+
 def _lost_rank(reading: Reading) -> tuple[int, int] | None:
     """The rank that a signal ended first, and the signal, by torchrun's account."""
     for raised in reading.raised:

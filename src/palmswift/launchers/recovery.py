@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from palmswift.command import Console
 from palmswift.errors import ChildError, InputError
 from palmswift.files import write_text
+from palmswift.launchers.checkpoint_survey import survey
 from palmswift.launchers.diagnosis import Diagnosis, diagnose
 from palmswift.launchers.ladder import Climb, Situation, climb
 from palmswift.launchers.machine import conditions_here
@@ -26,6 +27,9 @@ Result = TypeVar("Result")
 
 TRANSIENT = ("network", "file_system")
 """Failures that may be gone a little later."""
+
+OUT_OF_ROOM = ("disk_full", "disk_quota")
+"""Failures that leave a half-written checkpoint, which takes the room that is wanted."""
 
 OUT_OF_MEMORY = ("out_of_memory", "gpu_in_use")
 """Failures after which less memory is taken."""
@@ -63,6 +67,8 @@ def train_until_it_ends(
             shutil.rmtree(run.training, ignore_errors=True)
         begun = time.monotonic()
         verdict = launching.launch(recipe, kept[-1] if kept else None)
+        if verdict.failure is not None and verdict.failure.kind in OUT_OF_ROOM:
+            _clear_half_written(run, console)
         begin = kept[-1].name if kept else None
         attempt = {"number": len(attempts) + 1, "changes": changes, "resumed_from": begin}
         attempts.append({**attempt, **_ending(verdict, time.monotonic() - begun)})
@@ -109,6 +115,19 @@ def with_patience(
                 summary = f"{error.summary}: {found.cause} ({found.kind})"
                 raise ChildError(summary, error.problems, remedy=found.remedy) from error
     raise AssertionError("there is at least one attempt")
+
+
+def _clear_half_written(run: RunFolder, console: Console) -> None:
+    """Remove what the disk had no room for; checkpoints torn before were set aside already."""
+    for found in survey(run.training):
+        if found.fault:
+            shutil.rmtree(found.path, ignore_errors=True)
+            _remark(run, console, f"{found.path.name} did not fit on the disk: it is removed")
+
+
+def _remark(run: RunFolder, console: Console, text: str) -> None:
+    console.note(f"note     {text}")
+    run.events.note("disk", text)
 
 
 def _wait(run: RunFolder, console: Console, failure: Diagnosis, number: int) -> None:

@@ -15,9 +15,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from palmswift import __version__
-from palmswift.errors import InputError
-from palmswift.files import is_file, locked, write_json, write_text
+from palmswift.errors import InputError, Problem
+from palmswift.files import NO_ROOM, is_file, locked, write_json, write_text
 from palmswift.launchers.checkpoint_survey import survey
+from palmswift.launchers.disk_room import Reserve
 from palmswift.launchers.events import EventJournal, StageEvent
 from palmswift.launchers.record import (
     contents_of,
@@ -87,7 +88,7 @@ def state_now(recipe: Recipe, overrides: list[str] | None = None) -> RunState:
     return RunState(
         recipe=recipe.name,
         created=utc_now(),
-        versions=package_versions(),
+        versions=package_versions(recipe),
         hardware=hardware(),
         git_commit=git.commit if git else None,
         git_changes=git.dirty if git else [],
@@ -112,6 +113,7 @@ class RunFolder:
         self.state = self._read_state()
         self.recipe = self._read_recipe(self.path / "recipe.resolved.yaml")
         self.events = EventJournal(self.path / "events.jsonl")
+        self._reserve = Reserve(self.path / ".reserve")
         self.stop_asked = False
         """A signal asked for a stop, and what ran came to its end before."""
 
@@ -194,8 +196,32 @@ class RunFolder:
             raise InputError(f"{file} cannot be read: {error}") from error
 
     def save(self) -> None:
-        """Write run.json."""
-        write_json(self.path / "run.json", self.state.model_dump(mode="json"))
+        """Write run.json; on a full disk into the room that was kept back for it."""
+        document = self.state.model_dump(mode="json")
+        try:
+            write_json(self.path / "run.json", document)
+        except OSError as error:
+            if error.errno not in NO_ROOM or not self._reserve.give_up():
+                raise
+            write_json(self.path / "run.json", document)
+
+    @contextlib.contextmanager
+    def room_kept(self) -> Iterator[None]:
+        """Keep room for the run's record on its disk; `InputError` when there is none."""
+        try:
+            self._reserve.take()
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise InputError(
+                f"there is no room for the record of {self.path.name}",
+                [Problem(error.strerror or "no room", str(self.path))],
+                remedy="make room first: python launchers/runs.py clean",
+            ) from None
+        try:
+            yield
+        finally:
+            self._reserve.give_up()
 
     def is_done(self, stage: str) -> bool:
         """Whether the stage has ended well."""
@@ -233,7 +259,10 @@ class RunFolder:
             raise
         finally:
             stage.seconds = round(earlier + time.monotonic() - begun, 2)
-            self.save()
+            with contextlib.ExitStack() as forgiven:
+                if stage.state != "done":  # why it ended says more than that this was not written
+                    forgiven.enter_context(contextlib.suppress(OSError))
+                self.save()
             self.events.add(
                 StageEvent(stage=name, state=stage.state, seconds=stage.seconds, error=stage.error)
             )

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from palmswift.launchers.checkpoint_files import missing_parts, read_document
-from palmswift.launchers.diagnosis import Diagnosis, diagnose
+from palmswift.launchers.diagnosis import Diagnosis, diagnose, full_disk
 from palmswift.launchers.loss_history import faults, remarks
 from palmswift.launchers.run_folder import checkpoints, trainer_state
 from palmswift.launchers.tensor_file import TornFile
 from palmswift.launchers.trained_weights import check_weights
 from palmswift.launchers.training_log import LogRecord, TrainingLog
+
+_MAY_BE_A_FULL_DISK = ("unknown", "shared_memory", "no_checkpoint", "checkpoint_broken")
+"""Failures that a full disk explains when its own message did not fit into the log any more."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,15 @@ def judge(
     *,
     log_start: int = 0,
     oom_kills: int | None = None,
+    disk_full: bool = False,
 ) -> Verdict:
     """Read what ms-swift left in `output` and say whether a model was trained.
 
     `log` is the child's output from byte `log_start` on; `oom_kills` how many processes the system
-    killed for want of memory meanwhile. A run has failed when its exit code is not 0; no step was
-    taken; its losses or gradients are not finite, all 0, stuck or exploded; an evaluation is
-    missing or not finite; or the checkpoint to use is missing, not whole, has numbers that are not
-    finite, or the numbers that it began with.
+    killed for want of memory meanwhile; `disk_full`: no room was seen left. A run has failed when
+    its exit code is not 0; no step was taken; its losses or gradients are not finite, all 0, stuck
+    or exploded; an evaluation is missing or not finite; or the checkpoint to use is missing, not
+    whole, has numbers that are not finite, or the numbers that it began with.
     """
     history = TrainingLog(output / "logging.jsonl")
     history.poll()
@@ -76,6 +80,8 @@ def judge(
         failure = _evaluation_fault(history, expected) or _checkpoint_fault(
             wanted, output, expected
         )
+    if disk_full and failure is not None and failure.kind in _MAY_BE_A_FULL_DISK:
+        failure = full_disk()
     if failure is None:
         told = [*told, *remarks(history.records, expected.task)]
     return Verdict(failure, steps, history.losses, history.eval_losses, wanted, told)

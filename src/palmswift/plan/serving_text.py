@@ -131,8 +131,9 @@ def commands_of(plan: ServingPlan, run: str = "latest") -> list[str]:
     )
     if plan.as_trained:
         return [f"python deploy/serve.py --run {shlex.quote(run)} {chosen} {sets}"]
-    made = "--merge" if plan.weights == "bf16" else f"--quant {plan.weights}"
+    made = {"bf16": "--merge", "bnb-4bit": "--quant bnb", "bnb-8bit": "--quant bnb --bits 8"}
+    wanted = made.get(plan.weights, f"--quant {plan.weights}")
     return [
-        f"python launchers/export.py --run {shlex.quote(run)} {made}",
+        f"python launchers/export.py --run {shlex.quote(run)} {wanted}",
         f"python deploy/serve.py --model EXPORTED {chosen} {sets}",
     ]

@@ -11,7 +11,7 @@ from support_runs import StandIn, make_run, prepare_project, write_project_recip
 
 from palmswift.deploy.spec import base_of_run, spec_of_run
 from palmswift.launchers import train
-from palmswift.launchers.export import main, merge_arguments
+from palmswift.launchers.merge import merge_arguments
 from palmswift.launchers.run_folder import RunFolder, find_run
 from palmswift.recipes.catalogue import load_catalogue
 
