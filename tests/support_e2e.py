@@ -158,11 +158,10 @@ class RunningServer(NamedTuple):
 def served(
     workshop: Workshop,
     *words: str | Path,
-    port: int | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Iterator[RunningServer]:
-    """`python deploy/serve.py WORDS --detach`, on a free port if none is named; gone after it."""
-    port = port or free_port()
+    """`python deploy/serve.py WORDS --detach`, on a free port; gone after the block."""
+    port = free_port()
     serve = ("python", "deploy/serve.py", *words, "--port", str(port), "--detach", "--json")
     finished = workshop.call(*serve, env=env, may_stay=True)
     try:
