@@ -1,6 +1,6 @@
-"""Merge a run's adapter: python launchers/export.py --run latest --merge"""
+"""Make a servable model of a run: python launchers/export.py --run latest --merge"""
 
-from palmswift.launchers.export import main
+from palmswift.export.command import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

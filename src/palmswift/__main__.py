@@ -20,7 +20,7 @@ COMMANDS = {
     "convert": ("palmswift.data.convert", "write a data file in another shape"),
     "train": ("palmswift.launchers.train", "train what a recipe says"),
     "runs": ("palmswift.runs_command", "list, compare, follow, clean up and repeat runs"),
-    "export": ("palmswift.launchers.export", "merge a run's adapter into 16-bit weights"),
+    "export": ("palmswift.export.command", "merge, quantise or convert a run's model, with proof"),
     "serve": ("palmswift.deploy.serve", "serve a run or a model"),
     "status": ("palmswift.deploy.status", "show the servers that run"),
     "logs": ("palmswift.deploy.logs", "show what a server has written"),

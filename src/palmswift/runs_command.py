@@ -101,6 +101,8 @@ def _list(args: argparse.Namespace, console: Console) -> Done:
         right = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
         console.say("  ".join([*left, *right]).rstrip())
     for line in lines:
+        if line.job is not None and line.state != "done":
+            console.note(f"{line.run}: {line.job}")
         if line.state in ("failed", "damaged") and line.remark:
             console.note(f"{line.run}: {line.remark}")
         elif line.state in ("died", "interrupted"):
@@ -247,18 +249,26 @@ def _reproduce(args: argparse.Namespace, console: Console) -> Done:
             else f"{found.name} would be repeated although {len(differences)} things differ"
         )
         return Done(document)
-    folder = _trained_again(found, console, force=args.force)
+    folder, came_of_it = _launched_again(found, console, force=args.force)
     document["run"] = str(folder.path)
+    if isinstance(came_of_it, dict):
+        compare = f"python launchers/runs.py compare {found.name} {folder.path.name}"
+        console.say(f"compare  once it has ended: {compare}")
+        return Done({**came_of_it, **document})
+    console.say(f"trained  {came_of_it}")
     document["results"] = results_compared(found.state, folder)
     for line in document["results"]:
         console.say(line)
     return Done(document)
 
 
-def _trained_again(found: Original, console: Console, *, force: bool) -> RunFolder:
+def _launched_again(
+    found: Original, console: Console, *, force: bool
+) -> tuple[RunFolder, Path | dict[str, Any]]:
+    """The new run, and its checkpoint, or what is told where none comes of it here."""
     from palmswift.launchers.run_folder import RunFolder
-    from palmswift.launchers.train import held
-    from palmswift.launchers.training import preflight, train_stages, write_plan
+    from palmswift.launchers.train import launch
+    from palmswift.launchers.training import preflight, write_plan
     from palmswift.paths import runs_dir
 
     overrides = found.state.overrides
@@ -266,16 +276,13 @@ def _trained_again(found: Original, console: Console, *, force: bool) -> RunFold
     folder = RunFolder.create(found.recipe, overrides=overrides, reproduces=found.name)
     write_plan(folder)
     try:
-        with held(folder, console, "train.py"):
-            checkpoint = train_stages(folder, console)
+        return folder, launch(folder, console)
     except ChildError as error:
         raise ChildError(
             f"{found.name} did not come to its end this time: {error.summary}",
             error.problems,
             remedy=error.remedy,
         ) from error
-    console.say(f"trained  {checkpoint}")
-    return folder
 
 
 if __name__ == "__main__":

@@ -138,6 +138,9 @@ def test_slurm_trains_on_two_nodes_what_was_submitted(
     # `env` finds its program by the PATH that it sets.
     submitted = workshop.call("env", f"PATH={path}", *TRAIN, *words, may_stay=True)
     assert submitted.exit_code == 0, submitted.said
+    asked = ("env", f"PATH={path}", "python", "launchers/runs.py", "show", "latest", "--json")
+    job = workshop.call(*asked).document["job"]
+    assert (job["scheduler"], job["job"], job["state"]) == ("slurm", str(NUMBER), "RUNNING")
     wait_until_gone(submitted.mark)
     run = RunFolder(Path(submitted.document["run"]))
     record = json.loads((run.launch / "job.json").read_text(encoding="utf-8"))

@@ -89,9 +89,9 @@ def launches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launches]:
     (workshop.folder / "filler.py").write_text(FILLER)
     with (
         small_disk(workshop.folder / "runs", ONE_CHECKPOINT) as disk,
-        warm_swift(workshop.folder, disk.words) as swift,
+        warm_swift(workshop.folder, disk.words) as warm,
     ):
-        yield _launches(workshop, disk, swift)
+        yield _launches(workshop, disk, warm["PALMSWIFT_SWIFT"])
 
 
 def _launches(workshop: Workshop, disk: SmallDisk, swift: str) -> Launches:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
+import requests
 from support_asking import (
     WITHOUT_THINKING,
     check_bench,
@@ -16,6 +18,7 @@ from support_asking import (
 )
 from support_e2e import Demo, RunningServer, exact, report_of
 
+from palmswift.deploy.board import PANELS
 from palmswift.deploy.spec import spec_of_run
 from palmswift.eval.reports.report import read_report
 from palmswift.files import read_jsonl
@@ -130,6 +133,21 @@ def test_an_openai_batch_file_is_answered(vllm_server: RunningServer, tmp_path: 
     assert [row["custom_id"] for row in rows] == ["q0", "q1", "q2"]
     texts = {row["response"]["body"]["choices"][0]["message"]["content"] for row in rows}
     assert texts == {ANSWER}
+
+
+def test_it_measures_every_number_that_the_board_shows_and_says_it_is_well_without_a_key(
+    vllm_server: RunningServer,
+) -> None:
+    root = vllm_server.url.removesuffix("/v1")
+    assert requests.get(f"{root}/health", timeout=10).status_code == 200
+    measured = requests.get(f"{root}/metrics", timeout=10).text
+    shown = {
+        name
+        for panel in PANELS
+        for expression in panel.expressions.values()
+        for name in re.findall(r"vllm:\w+", expression)
+    }
+    assert {name for name in shown if not re.search(rf"^{name}\{{", measured, re.M)} == set()
 
 
 def test_the_load_test_measures_it(vllm_server: RunningServer, tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ def test_commands_that_load_no_model_import_no_torch() -> None:
 
 def test_no_module_but_a_worker_imports_torch_when_it_is_imported() -> None:
     # parts of children, which the front starts and never imports; plugins are ms-swift's to import
-    workers = {"real_template", "batch_template", "template_samples", *shipped_plugins()}
+    workers = {"real_template", "batch_template", "template_samples", "bounded_server"}
+    workers |= {*shipped_plugins()}
     source = REPOSITORY / "src" / "palmswift"
     names = [
         ".".join(("palmswift", *file.relative_to(source).with_suffix("").parts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -274,7 +275,7 @@ def test_all_that_differs_is_said_and_nothing_is_started(
         rows.write('{"query": "one more", "response": "ok"}\n')
     (tmp_path / "model" / "config.json").write_text('{"model_type": "qwen3", "other": 1}')
     versions = {**trained.state.versions, "torch": "9.9"}
-    monkeypatch.setattr("palmswift.launchers.run_folder.package_versions", lambda: versions)
+    monkeypatch.setattr("palmswift.launchers.run_folder.package_versions", lambda recipe: versions)
     assert main(["reproduce", "latest"]) == 1
     said = capsys.readouterr().err
     for words in ("data", "train.jsonl", "versions torch", "9.9 now", "model config.json"):
@@ -284,6 +285,29 @@ def test_all_that_differs_is_said_and_nothing_is_started(
     assert "3 things differ" in capsys.readouterr().out
     assert main(["reproduce", "latest", "--force"]) == 0
     assert len(swift.calls) == 2
+
+
+def test_what_a_scheduler_has_trained_is_handed_to_it_again(
+    swift: StandIn,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text("#!/bin/sh\necho 77\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", os.pathsep.join([str(sbatch.parent), os.environ["PATH"]]))
+    assert train(["--recipe", "mine", "--set", "launch.scheduler=slurm"]) == 0
+    first = find_run("latest")
+    capsys.readouterr()
+    document = _json(capsys, "reproduce", "latest")
+    again = find_run("latest")
+    assert (document["reproduces"], document["job"]) == (first.path.name, "77")
+    assert document["run"] == str(again.path) != str(first.path)
+    assert again.recipe.launch.scheduler == "slurm"
+    assert "job.slurm" in {file.name for file in again.launch.iterdir()}
+    assert len(swift.calls) == 0  # nothing is trained here
 
 
 def test_a_run_that_was_recovered_is_repeated_from_its_beginning_and_that_is_said(

@@ -74,6 +74,14 @@ CAUSES: dict[str, tuple[str, str]] = {
         "a merge into 16 bit of an adapter that was trained on 4 bit, or a quantisation; "
         "serve the adapter on its own base, or accept it with --max-divergence",
     ),
+    "quantisation_loss": (
+        "the quantisation has cost more than the limit",
+        "a form with more bits (GGUF: q5_k_m, q6_k or q8_0); or accept it with --max-divergence",
+    ),
+    "merge_loss": (
+        "the merge has cost more than the limit",
+        "serve the adapter on its own base, or accept it with --max-divergence",
+    ),
     "other_weights": (
         "the server has other weights than the trained ones",
         "another checkpoint, another base under the adapter, or another model under this name",
@@ -87,7 +95,7 @@ _EXPLAINS = {
 }
 """What one prompt shows for certain explains what others only hint at."""
 
-_LOSSY_LIMIT = 1.0
+LOSSY_LIMIT = 1.0
 """Nats a token: rounding to 4 bits moves log-probabilities by tenths, other weights by more."""
 
 
@@ -281,7 +289,8 @@ def _divergence(expected: Expected, seen: Said, truth: Truth) -> float | None:
     if ids is None and seen.text == expected.answer.text:
         same = len(expected.answer.ids)
     pairs = [*zip(expected.answer.logprobs[:same], seen.logprobs[:same], strict=False)]
-    return fmean(abs(one - other) for one, other in pairs) if pairs else None
+    known = [abs(one - other) for one, other in pairs if other is not None]
+    return fmean(known) if known else None
 
 
 def _answer_cause(
@@ -339,7 +348,7 @@ def _weights(divergence: float | None, detail: str = "") -> tuple[str, str]:
     if divergence is None:
         return "other_weights", detail
     far = f"log-probabilities {divergence:.3g} nats a token apart"
-    kind = "lossy_weights" if divergence < _LOSSY_LIMIT else "other_weights"
+    kind = "lossy_weights" if divergence < LOSSY_LIMIT else "other_weights"
     return kind, "; ".join(filter(None, (far, detail)))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import requests
 from pydantic import BaseModel, ConfigDict
 
+from palmswift.deploy import parity_llama_cpp
 from palmswift.deploy.parity_prompts import Prompt
 from palmswift.errors import ChildError
 
@@ -40,7 +41,8 @@ class Said(BaseModel):
     """Their number, which servers tell that do not tell the tokens."""
     text: str = ""
     ids: list[int] | None = None
-    logprobs: list[float] | None = None
+    logprobs: list[float | None] | None = None
+    """Of each token; None for one that the server does not tell it of."""
     finish_reason: str | None = None
 
 
@@ -65,6 +67,7 @@ class Probe:
         if key is not None:
             self._session.headers["Authorization"] = f"Bearer {key}"
         self.model = model or self._only_model()
+        self._tell: dict[str, bool] = {**_TELL_IDS}
 
     def __enter__(self) -> Probe:
         return self
@@ -95,7 +98,6 @@ class Probe:
             "max_tokens": max_tokens,
             "temperature": 0,
             "logprobs": True,
-            **_TELL_IDS,
         }
         plain = self._ask(body)
         if not doubted(plain):
@@ -107,7 +109,7 @@ class Probe:
         try:
             reply = self._session.post(
                 f"{self.base_url}/chat/completions",
-                json=body,
+                json={**body, **self._tell},
                 timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS),
             )
         except requests.RequestException as error:
@@ -118,9 +120,17 @@ class Probe:
         if reply.status_code != 200:
             return Said(error=f"HTTP {reply.status_code}: {reply.text[:300]}")
         try:
-            return said(reply.json())
+            document = reply.json()
+            found = said(document)
         except (ValueError, LookupError, TypeError, AttributeError):
             return Said(error=f"the reply is not a chat completion: {reply.text[:300]}")
+        if not parity_llama_cpp.is_of_it(document):
+            return found
+        if not parity_llama_cpp.TELL_IDS.items() <= self._tell.items():
+            self._tell = {**parity_llama_cpp.TELL_IDS}
+            return self._ask(body)
+        seen = parity_llama_cpp.prompt_ids(self._session, self.base_url, body["messages"])
+        return found.model_copy(update={"prompt_ids": seen})
 
 
 def said(document: Mapping[str, Any]) -> Said:
@@ -128,12 +138,15 @@ def said(document: Mapping[str, Any]) -> Said:
     choice = document["choices"][0]
     message = choice["message"]
     content = (choice.get("logprobs") or {}).get("content") or []
+    ids, logprobs = choice.get("token_ids"), _logprobs(content)
+    if told := parity_llama_cpp.answer(document):
+        ids, logprobs = told
     return Said(
         prompt_ids=document.get("prompt_token_ids"),
         prompt_tokens=(document.get("usage") or {}).get("prompt_tokens"),
         text=_EMPTY_THINK.sub("", _thinking(message) + (message.get("content") or "")),
-        ids=choice.get("token_ids"),
-        logprobs=_logprobs(content),
+        ids=ids,
+        logprobs=logprobs,
         finish_reason=choice.get("finish_reason"),
     )
 
@@ -144,6 +157,6 @@ def _thinking(message: Mapping[str, Any]) -> str:
     return f"<think>\n{reasoning}\n</think>\n\n" if reasoning else ""
 
 
-def _logprobs(content: Sequence[Mapping[str, Any]]) -> list[float] | None:
+def _logprobs(content: Sequence[Mapping[str, Any]]) -> list[float | None] | None:
     found = [item.get("logprob") for item in content]
     return [float(one) for one in found if one is not None] if found else None

@@ -101,7 +101,7 @@ class Truth(_Document):
 
 def truth_spec(run: RunFolder, prompts: list[Prompt], max_tokens: int) -> TruthSpec:
     """What the child is told about a finished run."""
-    served: ServerSpec = spec_of_run(run)
+    served: ServerSpec = spec_of_run(run, merged=False)
     base = str(run.facts("model")["model"])
     as_trained = {n: run.recipe.swift[n] for n in SERVED_AS_TRAINED if n in run.recipe.swift}
     source = source_arguments(run.recipe, served.model)

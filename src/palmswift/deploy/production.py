@@ -112,7 +112,7 @@ def variables(spec: ServerSpec, folder: RunFolder, out: Path, args: argparse.Nam
     gpu = folder.recipe.needs_gpu
     mounts = mounts_of(spec)
     everywhere = spec.model_copy(update={"host": "0.0.0.0"})
-    inside = server_command(everywhere, 8000).argv[len(PROGRAM) :]
+    inside = server_command(everywhere, 8000, bounded=False).argv[len(PROGRAM) :]
     host = server_command(spec, args.port)
     begin = host.script.index("\nexec ") + 1
     slug = slug_of(spec.name)

@@ -45,18 +45,23 @@ from palmswift.launchers.render import (
 )
 from palmswift.launchers.run_folder import utc_now
 from palmswift.process import ProcessGroup, group_members, uninterrupted
+from palmswift.recipes.recipe import SwiftValue
 
 _POLL_SECONDS = 0.2
 _REFUSALS = 3
 """Refused completions in a row after which waiting is given up."""
 
 
-def server_command(spec: ServerSpec, port: int) -> Rendered:
-    """The command that serves `spec` on `port`; the key is in none of it."""
+def server_command(spec: ServerSpec, port: int, *, bounded: bool = True) -> Rendered:
+    """The command that serves `spec` on `port`; the key is in none of it.
+
+    Without `bounded` vLLM's own server needs no palmswift where it runs.
+    """
     if spec.server == "vllm":
+        bounds: dict[str, SwiftValue] = {"middleware": vllm_server.BOUNDS} if bounded else {}
         return render_command(
             "vllm",
-            vllm_arguments(spec, port),
+            vllm_arguments(spec, port) | bounds,
             env=deploy_environment(spec),
             title=f"{spec.name} on port {port}",
             program=vllm_server.PROGRAM,

@@ -19,12 +19,14 @@ from pydantic import (
 from palmswift.deploy.adapters import base_of_adapter
 from palmswift.deploy.backends import (
     Backend,
+    context_length,
     engine_arguments,
     engine_problems,
     generation_defaults,
     vllm_environment,
 )
 from palmswift.deploy.keyed import KEY_VARIABLE
+from palmswift.deploy.request_bounds import bounds_for
 from palmswift.errors import InputError, Problem
 from palmswift.launchers.arguments import (
     OFFLINE,
@@ -32,7 +34,7 @@ from palmswift.launchers.arguments import (
     serving_arguments,
     source_arguments,
 )
-from palmswift.launchers.checkpoint_files import weight_faults
+from palmswift.launchers.checkpoint_files import read_document, weight_faults
 from palmswift.launchers.plugin_files import plugin_arguments
 from palmswift.launchers.run_folder import RunFolder
 from palmswift.recipes.recipe import SwiftValue
@@ -47,6 +49,8 @@ _OWN_ARGUMENTS = {
     "api_key": f"the environment variable {KEY_VARIABLE}",
 }
 """`swift deploy` arguments that a ServerSpec's own fields decide, and what sets them."""
+
+_PLUGIN = Path(__file__).with_name("plugins") / "bounded_server.py"
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -102,11 +106,11 @@ class ServerSpec(BaseModel):
         return None if adapter is None else adapter.expanduser().resolve()
 
 
-def spec_of_run(run: RunFolder) -> ServerSpec:
+def spec_of_run(run: RunFolder, *, merged: bool = True) -> ServerSpec:
     """What a finished run serves, as its recipe says; `model_copy(update=...)` changes parts.
 
     A checkpoint with an adapter is served on the run's base model, or merged where the recipe has
-    it merged. `InputError` when the run has no checkpoint.
+    it merged, unless `merged` is false. `InputError` when the run has no checkpoint.
     """
     found, trained = run.facts("train").get("checkpoint"), run.facts("model").get("model")
     if not run.is_done("train") or not found or not trained:
@@ -115,7 +119,7 @@ def spec_of_run(run: RunFolder) -> ServerSpec:
             remedy=f"python launchers/train.py --resume {run.path.name}",
         )
     base, checkpoint = str(trained), run.path / str(found)
-    if run.recipe.export.merge and run.is_done("merge"):
+    if merged and run.recipe.export.merge and run.is_done("merge"):
         checkpoint = run.path / str(run.facts("merge")["merged"])
     has_adapter = (checkpoint / "adapter_config.json").is_file()
     return ServerSpec(
@@ -178,20 +182,32 @@ def deploy_arguments(spec: ServerSpec, port: int) -> dict[str, SwiftValue]:
         "verbose": False,
         "log_interval": -1,
     }
+    arguments["external_plugins"] = [str(_PLUGIN), *_plugins_of(spec)]
     arguments |= generation_defaults(spec.model)
     arguments |= engine_arguments(spec.backend, spec.model, spec.adapter, spec.swift)
     return {**arguments, **settings_of_backend(spec)}
 
 
+def _plugins_of(spec: ServerSpec) -> list[str]:
+    """The plugins of the spec, else those that ms-swift would find in the weights' args.json."""
+    said = spec.swift.get("external_plugins")
+    if said is None:
+        trained = read_document(Path(spec.adapter or spec.model) / "args.json") or {}
+        said = trained.get("external_plugins")
+    return [str(one) for one in said] if isinstance(said, list) else []
+
+
 def settings_of_backend(spec: ServerSpec) -> dict[str, SwiftValue]:
     """The spec's own settings, without those that its backend would take no notice of."""
-    lacking = () if spec.backend == "transformers" else ("max_batch_size", "attn_impl")
+    lacking = ["external_plugins"]  # ours stands before them
+    if spec.backend != "transformers":
+        lacking += ["max_batch_size", "attn_impl"]
     return {name: value for name, value in spec.swift.items() if name not in lacking}
 
 
 def deploy_environment(spec: ServerSpec) -> dict[str, str]:
     """What the server's processes get beside our own environment; never the key."""
-    environment = {"PYTHONUNBUFFERED": "1"}
+    environment = {"PYTHONUNBUFFERED": "1", **bounds_for(context_length(spec.model, spec.swift))}
     if Path(spec.model).is_dir():
         environment |= OFFLINE
     if spec.backend == "vllm":

@@ -21,6 +21,9 @@ from palmswift.recipes.recipe import SwiftValue
 PROGRAM = (sys.executable, "-m", "vllm.entrypoints.openai.api_server")
 """`vllm serve` looks for a distribution called vllm, which the CPU build is not."""
 
+BOUNDS = "palmswift.deploy.request_bounds.RequestBounds"
+"""The middleware that bounds its memory; for a server where palmswift is installed."""
+
 KEY_VARIABLE = "VLLM_API_KEY"
 """Where vLLM looks for the key that it asks of its clients."""
 

@@ -99,6 +99,6 @@ def _expected(run: RunFolder) -> Expected:
         evaluation=(run.data / "val.jsonl").is_file() and swift.get("eval_strategy", "no") != "no",
         keep_best=swift.get("load_best_model_at_end") is True,
         task=run.recipe.task,
-        resumable=swift.get("save_only_model") is not True and run.recipe.launch.engine == "swift",
+        resumable=swift.get("save_only_model") is not True,
         base=model if model.is_dir() else None,
     )

@@ -14,6 +14,9 @@ ADAPTER = "adapter_model.safetensors"
 MODEL = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TRAINER_STATE = "trainer_state.json"
+FSDP_OPTIMIZER = "optimizer.bin"
+MLX_STATE = "mlx/optimizer.safetensors"
+"""The optimizer's, where MLX has trained (engines/mlx_worker.py)."""
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -75,21 +78,29 @@ def weight_faults(folder: Path) -> Iterator[str]:
     if (folder / INDEX).exists() and read_document(folder / INDEX) is None:
         yield f"{INDEX} is damaged"
     for file in weight_files(folder):
-        try:
-            if not read_header(file):
-                yield f"{file.name} holds no weights"
-        except FileNotFoundError:
-            yield f"{file.name} is missing"
-        except (TornFile, OSError) as error:
-            yield str(error)
+        yield from _unreadable(file)
+
+
+def _unreadable(file: Path) -> Iterator[str]:
+    try:
+        if not read_header(file):
+            yield f"{file.name} holds no weights"
+    except FileNotFoundError:
+        yield f"{file.name} is missing"
+    except (TornFile, OSError) as error:
+        yield str(error)
 
 
 def _state_faults(folder: Path) -> Iterator[str]:
     if read_document(folder / TRAINER_STATE) is None:
         yield f"{TRAINER_STATE} is missing or damaged"
-    # DeepSpeed and FSDP keep the optimizer in folders of their own (global_step*/, optimizer_0/).
+    # DeepSpeed and MLX keep the optimizer in folders (global_step*/, mlx/), and FSDP in a file of
+    # accelerate's, since launchers/templates/fsdp2.json has it gathered.
     elsewhere = any(path.is_dir() for path in folder.iterdir())
-    for name in ("optimizer.pt", "scheduler.pt"):
+    if (folder / MLX_STATE).parent.is_dir():
+        yield from _unreadable(folder / MLX_STATE)
+    gathered = (folder / FSDP_OPTIMIZER).exists()
+    for name in (FSDP_OPTIMIZER if gathered else "optimizer.pt", "scheduler.pt"):
         if not (folder / name).exists():
             if not elsewhere:
                 yield f"{name} is missing"

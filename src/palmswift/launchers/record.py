@@ -27,6 +27,7 @@ from palmswift.setup.gpus import ask_gpus
 RECORDED_PACKAGES = (
     *("ms-swift", "torch", "transformers", "peft", "trl", "bitsandbytes", "vllm"),
     *("accelerate", "datasets", "tokenizers", "liger-kernel", "deepspeed"),
+    *("ray", "unsloth", "torch-npu", "mlx", "mlx-lm"),
 )
 """Packages whose versions decide what a run does; their versions stand in run.json."""
 
@@ -44,12 +45,19 @@ class GitState(BaseModel):
     """Tracked files that differ from the commit, at most 50."""
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that decide what a run does; missing ones are left out."""
+def package_versions(recipe: Recipe | None = None) -> dict[str, str]:
+    """Versions of the packages that decide what a run does; missing ones are left out.
+
+    Those of MLX are the ones of the Python that trains `recipe`, which may be another than ours.
+    """
     found = {"python": platform.python_version()}
     for name in RECORDED_PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
+    if recipe is not None and recipe.launch.engine == "mlx":
+        from palmswift.launchers.engines import mlx_engine
+
+        found |= mlx_engine.versions()
     return found
 
 

@@ -147,7 +147,7 @@ def refuse_changed_rows(run: RunFolder) -> list[Problem]:
 def remarks(run: RunFolder) -> list[str]:
     """What has changed around the run since it began, and does not keep it from going on."""
     found = []
-    now = package_versions()
+    now = package_versions(run.recipe)
     changed = [
         f"{name} {run.state.versions[name]} is {now[name]} now"
         for name in _DECISIVE

@@ -88,7 +88,7 @@ def state_now(recipe: Recipe, overrides: list[str] | None = None) -> RunState:
     return RunState(
         recipe=recipe.name,
         created=utc_now(),
-        versions=package_versions(),
+        versions=package_versions(recipe),
         hardware=hardware(),
         git_commit=git.commit if git else None,
         git_changes=git.dirty if git else [],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from palmswift.errors import InputError
+from palmswift.launchers.engines.jobs import Job, job_of
 from palmswift.launchers.run_folder import RunFolder, is_held
 from palmswift.launchers.training_log import TrainingLog
 from palmswift.paths import runs_dir
@@ -45,11 +47,15 @@ class RunLine(BaseModel):
     """The one to use, relative to the run."""
     remark: str = ""
     """Why it failed, or what is damaged."""
+    job: Job | None = None
+    """The scheduler's, which is asked for its state while the run has not come to its end."""
 
 
 def list_runs(parent: Path | None = None) -> list[RunLine]:
     """All runs under `parent` (runs/), the oldest first; damaged ones too."""
-    lines = [line_of(file.parent) for file in (parent or runs_dir()).glob("*/run.json")]
+    folders = [file.parent for file in (parent or runs_dir()).glob("*/run.json")]
+    with ThreadPoolExecutor(8) as pool:  # each may wait for a scheduler that does not answer
+        lines = list(pool.map(line_of, folders))
     return sorted(lines, key=lambda line: (line.created, line.run))
 
 
@@ -83,6 +89,7 @@ def line_of(path: Path) -> RunLine:
         bytes=size,
         checkpoint=str(facts.get("checkpoint", "")),
         remark=_remark(run, stage),
+        job=job_of(run, ask=state != "done"),
     )
 
 

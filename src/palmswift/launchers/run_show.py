@@ -20,6 +20,9 @@ def show_lines(run: RunFolder, line: RunLine) -> Iterator[tuple[str, str]]:
         yield "", line.remark
     if remedy := _remedy(run):
         yield "", f"-> {remedy}"
+    if line.job is not None:
+        when = f" (submitted {line.job.submitted})" if line.job.submitted else ""
+        yield "job", f"{line.job}{when}"
     yield "recipe", f"{state.recipe}: {run.recipe.summary}"
     if state.overrides:
         yield "changed", " ".join(state.overrides)

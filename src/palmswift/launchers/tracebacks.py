@@ -17,6 +17,12 @@ _CHAINED = (
     "During handling of the above exception, another exception occurred:",
 )
 _RANK = re.compile(r"\[(?:rank|default)\d+\]:? ?")
+_WORKER = re.compile(r"(?:\x1b\[\d+m)?\([^()]*pid=\d+[^()]*\)(?:\x1b\[0m)? ?")
+"""What Ray's driver puts before each line of a worker."""
+_PLUGIN = re.compile(r"^_swift_external_[0-9a-f]+\.")
+"""The module's name that ms-swift gives a plugin file."""
+_WRAPPED = "ray.exceptions.RayTaskError("
+"""Stands between the driver's calls and those of the worker whose exception it passes on."""
 _FRAME = re.compile(r'^\s+File "(?P<file>[^"]+)", line \d+(?:, in (?P<function>.+))?$')
 _NAME = r"(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*"
 _EXCEPTION = re.compile(rf"^(?P<name>{_NAME})(?:: (?P<text>.*)|:)?$")
@@ -79,7 +85,9 @@ def read_log(lines: Sequence[str]) -> Reading:
                 closing += raised.said.splitlines()
             at = after
             continue
-        if _GOES_ON.search(line):
+        if _WORKER.match(line):
+            pass  # its output comes late, behind what ended the driver
+        elif _GOES_ON.search(line):
             survived += ended
             ended, closing = [], []
         elif line.strip():
@@ -99,7 +107,7 @@ def _read_traceback(lines: Sequence[str], at: int) -> tuple[Raised | None, int]:
         line = _without_rank(lines[at])
         if found := _FRAME.match(line):
             frames.append(Frame(found["file"], found["function"] or "<module>"))
-        elif line[:1] not in (" ", ""):
+        elif line[:1] not in (" ", "") and not line.startswith(_WRAPPED):
             break
         at += 1
     if at >= len(lines):
@@ -115,7 +123,8 @@ def _read_traceback(lines: Sequence[str], at: int) -> tuple[Raised | None, int]:
             break
         message.append(line)
         at += 1
-    return Raised(named["name"], "\n".join(message).strip(), tuple(frames)), at
+    name = _PLUGIN.sub("", named["name"])
+    return Raised(name, "\n".join(message).strip(), tuple(frames)), at
 
 
 def _ends_message(line: str) -> bool:

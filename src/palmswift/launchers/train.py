@@ -195,13 +195,32 @@ def _leave_summary(folder: RunFolder, console: Console) -> None:
         console.note(f"summary  {shown(path)}")
 
 
-def _body(args: argparse.Namespace, console: Console) -> Done:
-    if args.dry_run:
-        return dry_run(chosen_recipe(args), console)
+def launch(folder: RunFolder, console: Console) -> Path | dict[str, Any]:
+    """Train the run as its recipe launches it; the checkpoint.
+
+    Where none comes of it here, what a command prints instead: the job that a scheduler has been
+    given, or that another node has the result.
+    """
     from palmswift.launchers.engines.machine import submits
     from palmswift.launchers.engines.place import is_in_job
     from palmswift.launchers.engines.submit import prepare_job, submit
     from palmswift.launchers.training import follow_stages, train_stages
+
+    if submits(folder.recipe) and not folder.is_done("train"):
+        with held(folder, console, "train.py"):
+            job = prepare_job(folder, console)
+        return submit(folder, job, console)
+    with held(folder, console, "train.py"):
+        if folder.recipe.launch.follows and not is_in_job():
+            follow_stages(folder, console)
+            console.say("done     node 0 has the result")
+            return {"run": str(folder.path), "stages": folder.stages_document()}
+        return train_stages(folder, console)
+
+
+def _body(args: argparse.Namespace, console: Console) -> Done:
+    if args.dry_run:
+        return dry_run(chosen_recipe(args), console)
     from palmswift.plan.serving_text import way_line, ways_of
     from palmswift.recipes.source import shown
 
@@ -210,16 +229,9 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
         if args.resume
         else new_run(chosen_recipe(args), args.set, force=args.force)
     )
-    if submits(folder.recipe) and not folder.is_done("train"):
-        with held(folder, console, "train.py"):
-            job = prepare_job(folder, console)
-        return Done(submit(folder, job, console))
-    with held(folder, console, "train.py"):
-        if folder.recipe.launch.follows and not is_in_job():
-            follow_stages(folder, console)
-            console.say("done     node 0 has the result")
-            return Done({"run": str(folder.path), "stages": folder.stages_document()})
-        checkpoint = train_stages(folder, console)
+    checkpoint = launch(folder, console)
+    if isinstance(checkpoint, dict):
+        return Done(checkpoint)
     console.say(f"trained  {shown(checkpoint)}")
     console.say(f"serve    python deploy/serve.py --run {folder.path.name}")
     if best := ways_of(folder.recipe).best:

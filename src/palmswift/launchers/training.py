@@ -32,8 +32,8 @@ from palmswift.launchers.attempt import judge_finished, run_attempt
 from palmswift.launchers.checkpoint_survey import is_finished
 from palmswift.launchers.engines.commands import launch_remarks, training_command
 from palmswift.launchers.engines.follow import follow
-from palmswift.launchers.export import merge_stage
 from palmswift.launchers.machine import machine_problems, memory_problem, plan_here
+from palmswift.launchers.merge import merge_stage
 from palmswift.launchers.plugin_files import plugin_path
 from palmswift.launchers.record import (
     contents_of,

@@ -73,8 +73,10 @@ class ServingPlan(BaseModel):
     """Tokens of a request where the server is started for one at a time; a multiple of 64."""
     context_limit: int
     """What the model was made for, or max_model_len."""
+    wanted_requests: int
+    """Requests of `context` tokens that have to fit at a time."""
     fits: bool
-    """Whether one request of `context` tokens can be served."""
+    """Whether they do."""
 
     @property
     def settings(self) -> dict[str, SwiftValue]:
@@ -159,30 +161,15 @@ def plan_server(server: Server, conditions: ServingConditions) -> ServingPlan:
     usable, fraction = _usable(server, conditions)
     limit = _whole(server.settings, "vllm_max_model_len")
     limit = limit or _whole(server.settings, "max_model_len") or server.shape.positions
-
-    def fits(requests: int, tokens: int) -> bool:
-        standing = sum(standing_bytes(served, requests).values())
-        return standing + request_bytes(served, requests, tokens) <= usable * MIB
-
-    most = _most_requests(server)
+    room = _Room(served, usable * MIB, limit)
     context = min(conditions.context or server.context, limit)
     if conditions.parallel is None:
-        parallel = _largest(most, lambda number: fits(number, context))
+        most = _most_requests(server)
+        parallel = _largest(most, lambda number: room.holds(number, context))
     else:
-        parallel = conditions.parallel if fits(conditions.parallel, _STEP) else 0
-        if parallel and conditions.context is None:
-            context = _longest(limit, lambda tokens: fits(parallel, tokens))
-        elif parallel and not fits(parallel, context):
-            parallel = 0
-    longest = _longest(limit, lambda tokens: fits(1, tokens))
-    made_for = context
-    if parallel and served.backend == "vllm":
-        # A request may be as long as the whole cache: others wait meanwhile, none is refused.
-        standing = sum(standing_bytes(served, parallel).values())
-        spare = usable * MIB - standing
-        made_for = _longest(limit, lambda tokens: request_bytes(served, 1, tokens) <= spare)
-    elif parallel:
-        made_for = _longest(limit, lambda tokens: fits(parallel, tokens))
+        if conditions.context is None:
+            context = room.longest(conditions.parallel) or context
+        parallel = conditions.parallel if room.holds(conditions.parallel, context) else 0
     terms = standing_bytes(served, max(parallel, 1))
     return ServingPlan(
         recipe=server.name,
@@ -198,11 +185,39 @@ def plan_server(server: Server, conditions: ServingConditions) -> ServingPlan:
         kv_bytes_per_token=kv_bytes_per_token(server.shape),
         context=context,
         parallel_requests=parallel,
-        max_model_len=max(made_for, context) if parallel else 0,
-        longest_context=longest,
+        max_model_len=max(room.made_for(parallel), context) if parallel else 0,
+        longest_context=room.longest(1),
         context_limit=limit,
+        wanted_requests=conditions.parallel or 1,
         fits=parallel >= 1,
     )
+
+
+class _Room(NamedTuple):
+    """What a server with so much memory can hold."""
+
+    served: Served
+    bytes: int
+    limit: int
+
+    def holds(self, requests: int, tokens: int) -> bool:
+        """Whether so many requests of so many tokens fit at a time."""
+        standing = sum(standing_bytes(self.served, requests).values())
+        return standing + request_bytes(self.served, requests, tokens) <= self.bytes
+
+    def longest(self, requests: int) -> int:
+        """The longest context of so many requests at a time; 0: none."""
+        return _longest(self.limit, lambda tokens: self.holds(requests, tokens))
+
+    def made_for(self, requests: int) -> int:
+        """The longest request of a server that is started for so many at a time.
+
+        In vLLM it may be as long as the whole cache: others wait meanwhile, none is refused.
+        """
+        if self.served.backend != "vllm":
+            return self.longest(requests)
+        spare = self.bytes - sum(standing_bytes(self.served, requests).values())
+        return _longest(self.limit, lambda tokens: request_bytes(self.served, 1, tokens) <= spare)
 
 
 def trained_weights(model: str, settings: Mapping[str, Any], *, merged: bool = False) -> str:

@@ -75,6 +75,14 @@ class ExportSettings(_Section):
 
     merge: bool = False
     """Merge the adapter into 16-bit weights when the training has ended, and serve those."""
+    quant: Literal["awq", "gptq", "bnb", "fp8"] | None = None
+    """Quantise the result at the end of a pipeline, into `export/` of the run."""
+    bits: int | None = Field(default=None, ge=2, le=8)
+    """Bits of `quant`; null: 4, and 8 for fp8."""
+    gguf: str | None = None
+    """GGUF for llama.cpp at the end of a pipeline: its type, such as `q4_k_m`."""
+    ollama: bool = False
+    """An Ollama Modelfile beside the GGUF."""
 
 
 class RecoverySettings(_Section):

@@ -83,8 +83,19 @@ def test_what_decides_an_answer_is_served_as_it_was_trained(tmp_path: Path) -> N
 def test_plugins_are_given_by_their_whole_path(tmp_path: Path) -> None:
     run = finished_run(tmp_path, adapter=True, plugins=["tiled_mlp", "own/plugin.py"])
     given = deploy_arguments(spec_of_run(run), 8123)["external_plugins"]
-    assert given == [str(plugin_path("tiled_mlp")), str(plugin_path("own/plugin.py"))]
-    assert base_of_run(run).swift["external_plugins"] == given
+    own = [str(plugin_path("tiled_mlp")), str(plugin_path("own/plugin.py"))]
+    assert isinstance(given, list)
+    assert given[1:] == own
+    assert Path(str(given[0])).name == "bounded_server.py"
+    assert base_of_run(run).swift["external_plugins"] == own
+
+
+def test_the_plugins_that_a_checkpoint_names_are_kept_beside_ours(tmp_path: Path) -> None:
+    adapter = adapter_folder(tmp_path / "adapter")
+    (adapter / "args.json").write_text('{"external_plugins": ["own.py"]}')
+    given = deploy_arguments(spec_of(tmp_path, adapter=adapter), 1)["external_plugins"]
+    assert isinstance(given, list)
+    assert given[1:] == ["own.py"]
 
 
 def test_the_untouched_base_is_served_like_the_tuned_model(tmp_path: Path) -> None:

@@ -66,6 +66,23 @@ def test_the_error_of_one_rank_counts_though_another_goes_on() -> None:
     assert [raised.name for raised in read_log(_lines(text)).raised] == ["ValueError"]
 
 
+RAY = """Traceback (most recent call last):
+  File "sft.py", line 20, in <module>
+    sft_main()
+ray.exceptions.RayTaskError(Apart): \x1b[36mray::SwiftSft.run()\x1b[39m (pid=17196, ip=192.0.2.2)
+           ^^^^^^^^^^^^^^^^^^^^^
+  File "one_training.py", line 56, in require_others
+    raise Apart(what)
+_swift_external_c11c5cb3.Apart: one_training: 2 processes were started
+\x1b[36m(SwiftSft pid=17195)\x1b[0m [INFO:swift] Global seed set to 42"""
+
+
+def test_an_exception_of_rays_worker_counts_though_another_worker_prints_after_it() -> None:
+    (raised,) = read_log(_lines(RAY)).raised
+    assert raised.said == "Apart: one_training: 2 processes were started"
+    assert raised.frames[-1] == ("one_training.py", "require_others")
+
+
 def test_without_a_traceback_the_last_line_of_an_error_counts() -> None:
     assert [raised.said for raised in read_log(["begun", "OSError: one", "x"]).raised] == [
         "OSError: one"

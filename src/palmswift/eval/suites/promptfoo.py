@@ -6,16 +6,17 @@ endpoints are given to eval/run.py.
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from palmswift.errors import InputError, Problem
 from palmswift.eval.asking.conversation import Case
-from palmswift.eval.suites.document import Document, Key
+from palmswift.eval.suites.document import Document
+from palmswift.eval.suites.promptfoo_files import Test, prompts_of, resolved, tests_of
 from palmswift.eval.suites.suite import Suite
 
 _IGNORED = {
@@ -30,7 +31,8 @@ def _texts(value: Any) -> list[str]:
     """A list, or promptfoo's short form of one: texts with commas between them."""
     if isinstance(value, list):
         return [str(item) for item in value]
-    return [part.strip() for part in str(value).split(",")]
+    rows = csv.reader([str(value)], skipinitialspace=True)
+    return [part.strip() for part in next(rows, []) if part.strip()]
 
 
 _KINDS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
@@ -80,28 +82,25 @@ def promptfoo_suite(document: Document) -> Suite:
     problems = [
         Problem(f"`{key}` is not supported", document.where((key,)), "take it out of a copy")
         for key in value
-        if key not in _IGNORED | {"prompts", "tests", "defaultTest"}
+        if key not in _IGNORED | {"prompts", "tests", "defaultTest", "assertionTemplates"}
     ]
-    prompts = [
-        _prompt(prompt, document, ("prompts", index), problems)
-        for index, prompt in enumerate(_listed(value.get("prompts"), document, problems, "prompts"))
-    ]
-    tests = _listed(value.get("tests", [{}]), document, problems, "tests")
-    default = value.get("defaultTest") or {}
+    prompts = prompts_of(document, problems)
+    default = Test(
+        resolved(value.get("defaultTest") or {}, value.get("assertionTemplates")),
+        lambda key: document.where(("defaultTest", *key)),
+    )
+    common = _asserts(default, problems)
+    shared = default.value.get("vars") or {} if isinstance(default.value, dict) else {}
     cases: list[Case] = []
-    for number, test in enumerate(tests):
-        place: Key = ("tests", number)
-        if not isinstance(test, dict):
-            problems.append(
-                Problem("a test is a map of `vars` and `assert`", document.where(place))
-            )
+    for number, test in enumerate(tests_of(document, problems), start=1):
+        if not isinstance(test.value, dict):
+            problems.append(Problem("a test is a map of `vars` and `assert`", test.where(())))
             continue
-        given = [*_asserts(default, document, ("defaultTest",), problems)]
-        given += _asserts(test, document, place, problems)
-        values = {**(default.get("vars") or {}), **(test.get("vars") or {})}
-        for index, prompt in enumerate(prompts):
-            name = f"{number + 1}" if len(prompts) == 1 else f"{number + 1}.{index + 1}"
-            cases += _case(name, prompt, values, given, test, document.where(place), problems)
+        given = [*common, *_asserts(test, problems)]
+        values = {**shared, **(test.value.get("vars") or {})}
+        for index, prompt in enumerate(prompts, start=1):
+            name = f"{number}" if len(prompts) == 1 else f"{number}.{index}"
+            cases += _case(name, prompt, values, given, test, problems)
     if not cases and not problems:
         problems.append(Problem("there are no tests", str(document.path)))
     if problems:
@@ -114,48 +113,19 @@ def promptfoo_suite(document: Document) -> Suite:
     )
 
 
-def _listed(value: Any, document: Document, problems: list[Problem], key: str) -> Sequence[Any]:
-    if isinstance(value, list):
-        return value
-    problems.append(Problem(f"`{key}` is not a list here", document.where((key,)), "write it out"))
-    return []
-
-
-def _prompt(prompt: Any, document: Document, place: Key, problems: list[Problem]) -> str:
-    """A prompt's template; `file://` is read beside the configuration."""
-    if isinstance(prompt, dict) and isinstance(prompt.get("raw"), str):
-        prompt = prompt["raw"]
-    if not isinstance(prompt, str):
-        problems.append(Problem("a prompt is a text here", document.where(place)))
-        return ""
-    if not prompt.startswith("file://"):
-        return prompt
-    path: Path = document.path.parent / prompt.removeprefix("file://")
-    if path.suffix not in (".txt", ".md", ".json"):
-        problems.append(Problem(f"{prompt}: only .txt, .md, .json", document.where(place)))
-        return ""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(f"{path}: not readable: {error}", document.where(place)))
-        return ""
-
-
-def _asserts(
-    test: Mapping[str, Any], document: Document, place: Key, problems: list[Problem]
-) -> list[dict[str, Any]]:
+def _asserts(test: Test, problems: list[Problem]) -> list[dict[str, Any]]:
     """A test's assertions as ours."""
-    if not isinstance(test, Mapping):
-        problems.append(Problem("is not a map", document.where(place)))
+    if not isinstance(test.value, Mapping):
+        problems.append(Problem("is not a map", test.where(())))
         return []
     problems += [
-        Problem(f"`{key}` is not supported", document.where((*place, key)))
-        for key in test
+        Problem(f"`{key}` is not supported", test.where((key,)))
+        for key in test.value
         if key not in _TEST_KEYS
     ]
     found = []
-    for index, written in enumerate(test.get("assert") or []):
-        where = document.where((*place, "assert", index))
+    for index, written in enumerate(test.value.get("assert") or []):
+        where = test.where(("assert", index))
         if not isinstance(written, dict) or not isinstance(written.get("type"), str):
             problems.append(Problem("an assertion is a map with a `type`", where))
             continue
@@ -187,8 +157,7 @@ def _case(
     prompt: str,
     values: Mapping[str, Any],
     given: Sequence[dict[str, Any]],
-    test: Mapping[str, Any],
-    where: str,
+    test: Test,
     problems: list[Problem],
 ) -> list[Case]:
     """The case of one prompt and one test; none when it is no case, which is told."""
@@ -206,10 +175,11 @@ def _case(
             return {key: filled(item) for key, item in value.items()}
         return value
 
+    described, where = test.value.get("description"), test.where(())
     try:
         text = filled(prompt)
         demands = [{key: filled(item) for key, item in one.items()} for one in given]
-        if "threshold" in test and demands:
+        if "threshold" in test.value and demands:
             raise ValueError("`threshold` of a test is not supported")
         asked: Any = _turns(text)
         return [
@@ -218,7 +188,7 @@ def _case(
                     "id": name,
                     "messages": asked,
                     "assertions": demands,
-                    "tags": [str(test["description"])] if test.get("description") else [],
+                    "tags": [str(described)] if described else [],
                 }
             )
         ]

@@ -28,7 +28,7 @@ def launch_arguments(recipe: Recipe) -> dict[str, SwiftValue]:
         each = accumulation_of_each(recipe.swift, launch.world)
         if each is not None:  # one that does not divide is refused with the recipe
             arguments["gradient_accumulation_steps"] = each
-    if not recipe.needs_gpu:
+    if not recipe.needs_gpu or recipe.swift.get("use_cpu") is True:
         # Without these two the processes do not find each other, and say nothing.
         arguments |= {"use_cpu": True, "ddp_backend": "gloo"}
     return arguments | _strategy_arguments(launch)

@@ -16,8 +16,11 @@ from palmswift.paths import project_path
 from palmswift.recipes.recipe import Recipe
 from palmswift.setup.gpus import ask_gpus
 
-_PACKAGES = {"deepspeed": "deepspeed", "ray": "ray", "unsloth": "unsloth", "torch_npu": "torch_npu"}
-"""Import name to what pip calls it."""
+_PACKAGES = {
+    **{name: f"palmswift[{name}]" for name in ("deepspeed", "ray")},
+    **{name: name for name in ("unsloth", "torch_npu")},
+}
+"""Import name to what pip is asked for: an extra of ours where there is one."""
 
 SUBMITTED = ("slurm", "kubernetes")
 """Schedulers that train on other machines than the one that asks."""
@@ -63,7 +66,9 @@ def _package_problems(recipe: Recipe) -> Iterator[Problem]:
     }
     for name, reason in wanted.items():
         if reason and not submits(recipe) and importlib.util.find_spec(name) is None:
-            remedy = f"pip install {_PACKAGES[name]}, in the environment that has ms-swift"
+            remedy = f"pip install '{_PACKAGES[name]}', in the environment that has ms-swift"
+            if name == "unsloth":
+                remedy += "; its releases hold transformers back, so best in a .venv of its own"
             yield Problem(f"the package {name} is not installed here", remedy=remedy)
 
 

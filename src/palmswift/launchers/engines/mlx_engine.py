@@ -7,6 +7,7 @@ Python may be another one (PALMSWIFT_MLX_PYTHON).
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -16,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from palmswift.errors import ChildError, InputError, Problem
-from palmswift.files import write_json
+from palmswift.files import sha256_of, write_json
 from palmswift.launchers.arguments import (
     TrainingPaths,
     source_arguments,
     training_environment,
 )
+from palmswift.launchers.checkpoint_files import read_document
 from palmswift.launchers.diagnosis import diagnose
 from palmswift.launchers.render import Rendered, render_command
 from palmswift.process import ProcessGroup
@@ -58,9 +60,23 @@ def problems() -> Iterator[Problem]:
         yield Problem(f"{python()} could not be started: {error.strerror}", remedy=remedy)
         return
     if not found:
-        extra = "mlx-lm" if sys.platform == "darwin" else "'mlx[cpu]' mlx-lm"
-        remedy = f"pip install {extra}, there or in a Python that {PYTHON_VARIABLE} names"
+        remedy = "pip install 'palmswift[mlx]'"
+        if python() != sys.executable:
+            remedy = "pip install mlx-lm there"
+            remedy += "" if sys.platform == "darwin" else ", and 'mlx[cpu]'"
         yield Problem(f"mlx-lm is not installed in {python()}", remedy=remedy)
+
+
+def versions() -> dict[str, str]:
+    """Versions of mlx and mlx-lm in the Python that has them; empty when they cannot be asked."""
+    ask = "import importlib.metadata as m, json; "
+    ask += "print(json.dumps({name: m.version(name) for name in ('mlx', 'mlx-lm')}))"
+    try:
+        done = subprocess.run([python(), "-c", ask], capture_output=True, text=True)
+        found = json.loads(done.stdout) if done.returncode == 0 else {}
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(said) for name, said in found.items()}
 
 
 def token_file(folder: Path, split: str) -> Path:
@@ -71,6 +87,7 @@ def token_file(folder: Path, split: str) -> Path:
 def encode(recipe: Recipe, paths: TrainingPaths, folder: Path, log: Path) -> None:
     """Write the tokens of the clean rows into `folder`, by ms-swift's template in a child process.
 
+    Tokens that an earlier attempt made of the same rows with the same arguments are kept.
     `ChildError` when that fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,10 +97,18 @@ def encode(recipe: Recipe, paths: TrainingPaths, folder: Path, log: Path) -> Non
         "command": recipe.swift_command,
         "arguments": {**source_arguments(recipe, paths.model), **recipe.swift},
         "splits": {
-            name: {"rows": str(rows), "tokens": str(token_file(folder, name))}
+            name: {
+                "rows": str(rows),
+                "sha256": sha256_of(rows),
+                "tokens": str(token_file(folder, name)),
+            }
             for name, rows in splits.items()
         },
     }
+    made = folder / "tokens.made.json"
+    if read_document(made) == document:
+        return
+    made.unlink(missing_ok=True)
     write_json(spec, document)
     words = [sys.executable, "-m", "palmswift.launchers.engines.mlx_tokens_worker", str(spec)]
     with ProcessGroup(words, log=log, env=training_environment(recipe, paths.model)) as child:
@@ -92,21 +117,18 @@ def encode(recipe: Recipe, paths: TrainingPaths, folder: Path, log: Path) -> Non
         failure = diagnose(log, exit_code)
         what = f"the rows could not be turned into tokens ({failure.kind}): {failure.cause}"
         raise ChildError(what, remedy=f"{failure.remedy}\n     log: {log}")
+    write_json(made, document)
 
 
 def configuration(recipe: Recipe, paths: TrainingPaths, folder: Path) -> dict[str, Any]:
     """What mlx_worker.py reads: the recipe's settings under mlx-lm's names."""
-    if paths.resume_from is not None:
-        raise InputError(
-            "an MLX training cannot go on: its checkpoints hold weights, and no optimizer state",
-            remedy="start a new run; what was trained is in the run's train/ folder",
-        )
     s = _Values(recipe)
     document: dict[str, Any] = {
         "model": paths.model,
         "train": str(token_file(folder, "train")),
         "val": str(token_file(folder, "val")) if paths.val else None,
         "output_dir": str(paths.output),
+        "resume_from": str(paths.resume_from) if paths.resume_from else None,
         "device": "cpu" if s["use_cpu"] is True else "gpu",
         "dtype": s["torch_dtype"],
         "fine_tune_type": s["tuner_type"],

@@ -3,7 +3,8 @@
 It is run by its path, by a Python that has mlx-lm and need not have palmswift. The loop, LoRA and
 the optimizer are mlx-lm's and MLX's; this file brings the tokens that ms-swift's template made,
 and leaves what ms-swift leaves: logging.jsonl, and checkpoint-N folders that PEFT, ms-swift and
-vLLM read. mlx-lm's own form of an adapter stands beside it in checkpoint-N/mlx.
+vLLM read. In checkpoint-N/mlx stand mlx-lm's own form of an adapter and the optimizer's state, from
+which a training goes on to the same numbers as one that was not interrupted.
 
 Three things are as in ms-swift and not as in `mlx_lm.lora`: every answer of a dialogue is trained
 on, not the last alone; rows are shuffled anew in each epoch and none is left out; gradients are
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import shutil
 import sys
 import time
@@ -27,7 +29,7 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 import yaml
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tuner.callbacks import TrainingCallback
 from mlx_lm.tuner.trainer import TrainingArgs, evaluate, train
 from mlx_lm.tuner.utils import linear_to_lora_layers
@@ -35,6 +37,9 @@ from mlx_lm.utils import hf_repo_to_path, load
 
 PAD_TO = 32
 """Batches are padded to a multiple of this, so that MLX compiles for few lengths."""
+
+CONTROL = "PALMSWIFT_CONTROL"
+"""The folder through which the launcher asks for an orderly end (launchers/stopping.py)."""
 
 Row = tuple[list[int], list[list[int]]]
 
@@ -99,11 +104,22 @@ def schedule(config: dict[str, Any], steps: int) -> Any:
     return optim.join_schedules([optim.linear_schedule(0.0, rate, warm), after], [warm])
 
 
+def random_key() -> int:
+    """MLX's random state as the seed that brings it back (a key is a seed's two halves)."""
+    high, low = np.array(mx.random.state[0]).tolist()
+    return int(high) << 32 | int(low)
+
+
 class Run:
     """One training: its model, its sizes in optimizer steps, and what it leaves behind."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
+        self.source = Path(config["resume_from"]) if config["resume_from"] else None
+        self.begins = self.saved = 0
+        """Optimizer steps that were taken before this training went on, and at the last save."""
+        self.window: list[list[float]] = []
+        """Loss, tokens and seconds of each step since the last report."""
         self.output = Path(config["output_dir"])
         self.rows, self.val = read_rows(config["train"]), read_rows(config["val"])
         self.batch, self.accumulated = config["batch_size"], config["grad_accumulation_steps"]
@@ -142,13 +158,34 @@ class Run:
         else:
             linear_to_lora_layers(self.model, -1, dict(self.config["lora_parameters"]))
 
+    def make_optimizer(self) -> None:
+        """The optimizer, at its start or as the checkpoint has it; weights and chance with it."""
+        self.optimizer = ClippedAdamW(
+            self.config["max_grad_norm"],
+            learning_rate=schedule(self.config, self.steps),
+            **self.config["optimizer_config"],
+        )
+        if self.source is None:
+            return
+        full = self.config["fine_tune_type"] == "full"
+        weights = self.source / ("model.safetensors" if full else "mlx/adapters.safetensors")
+        self.model.load_weights(str(weights), strict=False)
+        state = mx.load(str(self.source / "mlx" / "optimizer.safetensors"))
+        self.optimizer.state = tree_unflatten(list(state.items()))
+        told = json.loads((self.source / "trainer_state.json").read_text(encoding="utf-8"))
+        self.begins = self.saved = self.evaluated = told["global_step"]
+        self.history, self.window = told["log_history"], told["mlx"]["window"]
+        if told["best_global_step"] is not None:
+            self.best = (told["best_metric"], told["best_global_step"])
+        mx.random.seed(told["mlx"]["random"])
+
     def batches(self, **_named: Any) -> Iterator[tuple[mx.array, mx.array]]:
         """Batches for ever, each epoch in an order of its own.
 
         mlx-lm asks for a batch after the step before it, so what falls between two steps (an
         evaluation, a checkpoint) is done here.
         """
-        epoch, taken = 0, 0
+        epoch, taken, before = 0, 0, self.begins * self.accumulated
         longest = self.config["max_seq_length"]
         while True:
             order = np.random.default_rng([self.config["data_seed"], epoch]).permutation(
@@ -156,19 +193,31 @@ class Run:
             )
             for start in range(0, len(order), self.batch):
                 step, rest = divmod(taken, self.accumulated)
-                if rest == 0 and step:
+                if rest == 0 and step > self.begins:
                     self.between(step)
-                chosen = order[start : start + self.batch]
-                yield as_batch([self.rows[index] for index in chosen], longest)
+                if taken >= before:
+                    chosen = order[start : start + self.batch]
+                    yield as_batch([self.rows[index] for index in chosen], longest)
                 taken += 1
             epoch += 1
 
     def between(self, step: int) -> None:
-        """After an optimizer step: evaluate and save where that is due."""
+        """After an optimizer step: evaluate and save where that is due, and end where asked to."""
         if self.eval_every and step % self.eval_every == 0:
             self.evaluate(step)
         if self.save_every and step % self.save_every == 0:
             self.save(step)
+        said = os.environ.get(CONTROL)
+        if not said:
+            return
+        control = Path(said)
+        if (control / "stop").exists():
+            self.save(step)
+            checkpoint = str(self.output / f"checkpoint-{step}")
+            _write(control / "stopped", {"step": step, "checkpoint": checkpoint})
+            raise SystemExit(0)
+        if not (control / "stepping").exists():
+            _write(control / "stepping", {"step": step})
 
     def evaluate(self, step: int) -> None:
         """Log the loss on the validation rows; the best weights so far are kept if wanted."""
@@ -207,21 +256,31 @@ class Run:
             file.write(json.dumps(record) + "\n")
 
     def save(self, step: int) -> None:
-        """checkpoint-STEP; trainer_state.json last, which tells that it is whole."""
-        folder = self.output / f"checkpoint-{step}"
-        folder.mkdir(parents=True, exist_ok=True)
+        """checkpoint-STEP, which is there when it is whole."""
+        if step == self.saved:
+            return
+        folder = self.output / f".saving-{step}"
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "mlx").mkdir(parents=True)
+        state = dict(tree_flatten(self.optimizer.state))
+        mx.save_safetensors(str(folder / "mlx" / "optimizer.safetensors"), state)
         if self.config["fine_tune_type"] == "full":
             self._save_model(folder)
         else:
             self._save_adapter(folder)
-        state = {
+        told = {
             "global_step": step,
             "max_steps": self.steps,
             "best_global_step": self.best[1] if self.best else None,
             "best_metric": self.best[0] if self.best else None,
             "log_history": self.history,
+            "mlx": {"random": random_key(), "window": self.window},
         }
-        (folder / "trainer_state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+        _write(folder / "trainer_state.json", told)
+        checkpoint = self.output / f"checkpoint-{step}"
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        folder.replace(checkpoint)
+        self.saved = step
         self._forget_old()
 
     def _forget_old(self) -> None:
@@ -266,7 +325,6 @@ class Run:
         }
         _write(folder / "adapter_config.json", described)
         own = folder / "mlx"
-        own.mkdir(exist_ok=True)
         mx.save_safetensors(str(own / "adapters.safetensors"), weights)
         parameters = {name: lora[name] for name in ("rank", "scale", "dropout", "keys")}
         kind = {"fine_tune_type": "lora", "num_layers": -1, "lora_parameters": parameters}
@@ -274,16 +332,24 @@ class Run:
 
 
 class Reports(TrainingCallback):  # type: ignore[misc]  # mlx-lm is not followed by mypy
-    """Hands mlx-lm's reports on to logging.jsonl."""
+    """Hands mlx-lm's reports, one a step, on to logging.jsonl every `logging_steps`."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
 
     def on_train_loss_report(self, train_info: dict[str, Any]) -> None:
-        """The mean loss since the last report."""
-        values = {"loss": train_info["train_loss"], "learning_rate": train_info["learning_rate"]}
-        values["tokens_per_second"] = train_info["tokens_per_second"]
-        self.run.log(train_info["iteration"] // self.run.accumulated, values)
+        """The mean loss since the last report; what is not reported yet is in the checkpoints."""
+        run = self.run
+        seconds = run.accumulated / train_info["iterations_per_second"]
+        tokens = train_info["tokens_per_second"] * seconds
+        run.window.append([train_info["train_loss"], tokens, seconds])
+        step = run.begins + train_info["iteration"] // run.accumulated
+        if step % run.config["steps_per_report"]:
+            return
+        losses, counts, times = zip(*run.window, strict=True)
+        run.window = []
+        values = {"loss": sum(losses) / len(losses), "learning_rate": train_info["learning_rate"]}
+        run.log(step, {**values, "tokens_per_second": sum(counts) / sum(times)})
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
@@ -298,25 +364,24 @@ def train_run(config: dict[str, Any]) -> None:
     np.random.seed(config["seed"])
     run = Run(config)
     run.output.mkdir(parents=True, exist_ok=True)
+    for left in run.output.glob(".saving-*"):  # of a training that was killed within a save
+        shutil.rmtree(left)
     run.load_model()
-    iterations = run.steps * run.accumulated
+    run.make_optimizer()
+    iterations = (run.steps - run.begins) * run.accumulated
     settings = TrainingArgs(
         batch_size=run.batch,
         iters=iterations,
-        steps_per_report=config["steps_per_report"] * run.accumulated,
+        steps_per_report=run.accumulated,
         steps_per_save=iterations + 1,  # checkpoints are ours
         adapter_file=str(run.output / "adapters.safetensors"),
         max_seq_length=config["max_seq_length"],
         grad_checkpoint=config["grad_checkpoint"],
         grad_accumulation_steps=run.accumulated,
     )
-    chosen = dict(config["optimizer_config"])
-    optimizer = ClippedAdamW(
-        config["max_grad_norm"], learning_rate=schedule(config, run.steps), **chosen
-    )
     train(
         model=run.model,
-        optimizer=optimizer,
+        optimizer=run.optimizer,
         train_dataset=run.rows,
         args=settings,
         loss=loss,

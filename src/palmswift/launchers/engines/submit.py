@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 from palmswift.command import Console
 from palmswift.errors import ChildError
 from palmswift.files import write_json, write_text
+from palmswift.launchers.engines.jobs import RECORD
 from palmswift.launchers.render import render_text
 from palmswift.launchers.run_folder import RunFolder, utc_now
 from palmswift.launchers.training import prepare_stages
@@ -23,7 +23,6 @@ CORES_PER_PROCESS = 4
 """CPU cores of a training process: its own, its loading process, and two for the libraries."""
 
 FILES = {"slurm": "job.slurm", "kubernetes": "job.yaml"}
-RECORD = "job.json"
 
 
 def job_files(recipe: Recipe, folder: Path) -> dict[str, str]:
@@ -112,15 +111,6 @@ def submit(run: RunFolder, job: Path, console: Console) -> dict[str, Any]:
     console.say(f"cancel   {cancel}")
     console.say(f"state    {shown(run.path)}/run.json tells how it ends")
     return {"run": str(run.path), **record, "stages": run.stages_document()}
-
-
-def submitted_job(run: RunFolder) -> dict[str, Any] | None:
-    """What launch/job.json holds; None when the run was not submitted."""
-    try:
-        document = json.loads((run.launch / RECORD).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    return document if isinstance(document, dict) else None
 
 
 def _asked(words: list[str]) -> str:

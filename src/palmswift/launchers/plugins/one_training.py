@@ -11,7 +11,8 @@ one's model is kept; nodes with other rows or another batch do so too.
 
 On the CPU, where nobody trains for long, it also does what accelerate does on a GPU alone:
 DeepSpeed is told of the processes before the weights are loaded (ZeRO-3 stops otherwise), and FSDP2
-is switched on (it would be left out in silence).
+is switched on (it would be left out in silence). Ray's driver, which trains nothing, is a world of
+one there: the arguments that it shares with its workers (`ddp_backend: gloo`) stop it otherwise.
 
 What it saves: nothing. What it costs: one exchange of a few hundred bytes at the start, and a sum
 over the trained weights at each save.
@@ -24,6 +25,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ import torch.distributed as dist
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from swift.arguments import SftArguments
+from swift.ray_utils import RayHelper
 from swift.trainers.mixin import SwiftMixin
 from transformers import TrainerCallback
 
@@ -117,6 +121,20 @@ class SameWeights(TrainerCallback):  # type: ignore[misc]  # transformers is not
         self.on_save(args, state, control, **named)
 
 
+def is_ray_driver() -> bool:
+    """Whether this process only asks Ray's workers to train."""
+    return "ray" in sys.modules and RayHelper.ray_inited() and not RayHelper.is_worker()
+
+
+def be_alone() -> None:
+    """Make this process a world of one; its workers are told their own places."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
 def _check(trainer: Any) -> None:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     require_others(world, trainer.accelerator.num_processes)
@@ -149,6 +167,9 @@ def _install() -> None:
     def begin_deepspeed(self: Any) -> None:
         rows.append(digest([*self.dataset, *self.val_dataset]))
         begin(self)
+        if self.use_cpu and is_ray_driver():
+            be_alone()
+            return
         if self.deepspeed and self.use_cpu and "RANK" in os.environ:
             import deepspeed
 

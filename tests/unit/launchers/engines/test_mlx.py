@@ -11,10 +11,11 @@ import pytest
 from support_recipes import problems_of
 from support_runs import make_recipe
 
-from palmswift.errors import InputError
+from palmswift.errors import ChildError, InputError
 from palmswift.launchers.arguments import TrainingPaths
 from palmswift.launchers.engines import mlx_engine
 from palmswift.launchers.engines.mlx_engine import command, configuration, files
+from palmswift.launchers.record import package_versions
 from palmswift.recipes.recipe import Recipe
 from palmswift.recipes.yaml_text import parse
 
@@ -79,9 +80,34 @@ def test_without_evaluation_there_is_none_and_the_file_is_yaml() -> None:
     assert document["val"] is None
 
 
-def test_a_stopped_training_does_not_pretend_to_go_on() -> None:
-    with pytest.raises(InputError, match="cannot go on"):
-        configuration(_recipe(), PATHS._replace(resume_from=Path("/r/c-2")), FOLDER)
+def test_a_stopped_training_goes_on_from_its_checkpoint() -> None:
+    config = configuration(_recipe(), PATHS._replace(resume_from=Path("/r/c-2")), FOLDER)
+    assert config["resume_from"] == "/r/c-2"
+    assert configuration(_recipe(), PATHS, FOLDER)["resume_from"] is None
+
+
+def test_tokens_are_made_again_only_when_rows_or_settings_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\ncat {tmp_path}/said\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    paths = PATHS._replace(train=tmp_path / "train.jsonl", val=None)
+    paths.train.write_text("{}")
+
+    def encoded(recipe: Recipe) -> int:
+        mlx_engine.encode(recipe, paths, tmp_path / "launch", tmp_path / "log")
+        return (tmp_path / "calls").read_text().count("mlx_tokens_worker")
+
+    with pytest.raises(ChildError):  # `said` is missing: a failed attempt leaves nothing behind
+        encoded(_recipe())
+    (tmp_path / "said").touch()
+    assert encoded(_recipe()) == 2
+    assert encoded(_recipe()) == 2
+    assert encoded(_recipe(max_length=64)) == 3
+    paths.train.write_text('{"other": 1}')
+    assert encoded(_recipe(max_length=64)) == 4
 
 
 def test_the_python_that_has_mlx_may_be_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,6 +119,18 @@ def test_the_python_that_has_mlx_may_be_another_one(monkeypatch: pytest.MonkeyPa
     assert "could not be started" in problem.what
     monkeypatch.setenv("PALMSWIFT_MLX_PYTHON", sys.executable)
     assert all("mlx-lm is not installed" in problem.what for problem in mlx_engine.problems())
+
+
+def test_a_run_records_the_versions_of_the_python_that_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho \'{"mlx": "1.2", "mlx-lm": "3.4"}\'\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("PALMSWIFT_MLX_PYTHON", str(python))
+    assert package_versions(_recipe()).items() >= {"mlx": "1.2", "mlx-lm": "3.4"}.items()
+    monkeypatch.setenv("PALMSWIFT_MLX_PYTHON", str(tmp_path / "none"))
+    assert "python" in package_versions(_recipe())
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from support_runs import make_recipe
 
 from palmswift.command import Console
 from palmswift.errors import ChildError
-from palmswift.launchers.engines.submit import job_files, job_name, submit, submitted_job
+from palmswift.launchers.engines.jobs import submitted_job
+from palmswift.launchers.engines.submit import job_files, job_name, submit
 from palmswift.launchers.run_folder import RunFolder
 from palmswift.recipes.recipe import Recipe
 

@@ -1,0 +1,1 @@
+"""llama.cpp's own parts for GGUF: its converter, its quantiser and its server."""
