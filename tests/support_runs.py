@@ -23,7 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 sys.path.insert(0, "TESTS")
-from support_checkpoints import Numbers, write_adapter, write_model
+from support_checkpoints import Numbers, write_adapter, write_base, write_model
 
 HERE = Path(__file__).parent
 command, words = sys.argv[1], sys.argv[2:]
@@ -107,9 +107,11 @@ def await_the_request(out, step):
 def export():
     if mode != "nothing":
         out = Path(flags["output_dir"][0])
-        out.mkdir()
-        (out / "model.safetensors").write_bytes(b"weights")
-        (out / "config.json").write_text("{}")
+        layer = Numbers("BF16", [0.5] * 64, (8, 8))
+        write_base(
+            out,
+            {"model.layers.0.mlp.up_proj.weight": layer, "w": Numbers("BF16", [1.0, 2.0])},
+        )
         (out / "model.safetensors").chmod(0o600)  # as ms-swift leaves it
 
 

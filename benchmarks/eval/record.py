@@ -19,11 +19,17 @@ RECORDS = ROOT / "benchmarks" / "records"
 
 
 def write_record(
-    name: str, what: str, command: str, packages: Sequence[str], measured: dict[str, Any]
+    name: str,
+    what: str,
+    command: str,
+    packages: Sequence[str],
+    measured: dict[str, Any],
+    *,
+    room: str = "eval",
 ) -> Path:
-    """Write `records/eval-NAME-DATE.json`; its path."""
+    """Write `records/ROOM-NAME-DATE.json`; its path."""
     record = {
-        "benchmark": f"eval-{name}",
+        "benchmark": f"{room}-{name}",
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "what": what,
         "command": command,
@@ -39,7 +45,7 @@ def write_record(
         },
         **measured,
     }
-    path = RECORDS / f"eval-{name}-{record['date']}.json"
+    path = RECORDS / f"{room}-{name}-{record['date']}.json"
     path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 

@@ -1,4 +1,4 @@
-"""The whole job in one run folder: data, training, serving, test; resumable, one screen at the end.
+"""The whole job in one run folder: data, training, serving, test, export; resumable.
 
 Stands above the rooms that it joins: launchers, deploy and eval know nothing of it.
 """
@@ -23,6 +23,7 @@ from palmswift.launchers.train import (
 if TYPE_CHECKING:
     from palmswift.eval.reports.report import Against, EvaluationReport
     from palmswift.eval.suites.suite import Suite
+    from palmswift.export.manifest import Exported
     from palmswift.launchers.run_folder import RunFolder
     from palmswift.recipes.recipe import Recipe
 
@@ -170,6 +171,28 @@ def pipeline_stages(folder: RunFolder, console: Console) -> EvaluationReport:
     return read_report(folder.evaluation / JSON_NAME)
 
 
+def require_exportable(recipe: Recipe) -> None:
+    """`InputError`, before hours of training, for an export that cannot be made."""
+    from palmswift.export.quantise import tool_problems, wanted
+
+    settings = recipe.export
+    if settings.quant is None:
+        return
+    if problems := [*tool_problems(wanted(settings.quant, settings.bits))]:
+        raise InputError(f"{recipe.name} cannot be exported here as it says", problems)
+
+
+def export_at_end(folder: RunFolder, console: Console) -> list[Exported]:
+    """What the recipe has made of the tested model; a merge alone was made before the test."""
+    from palmswift.export.stages import check_plan, export_stages, plan_of
+
+    plan = plan_of(folder.recipe.export)
+    if plan.quant is None and plan.gguf is None:
+        return []
+    check_plan(plan, folder)
+    return export_stages(folder, plan, console)
+
+
 def require_training_here(recipe: Recipe) -> None:
     """`InputError` where the result would be on another machine than the one that serves it."""
     from palmswift.launchers.engines.machine import submits
@@ -188,6 +211,7 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
     if args.dry_run:
         recipe = chosen_recipe(args)
         require_questions(recipe)
+        require_exportable(recipe)
         return dry_run(recipe, console)
     if args.resume:
         folder = resumed_run(args, console)
@@ -197,14 +221,21 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
     else:
         recipe = chosen_recipe(args)
         require_questions(recipe)
+        require_exportable(recipe)
         require_training_here(recipe)
         folder = new_run(recipe, args.set, force=args.force)
+    from palmswift.export.command import tell
     from palmswift.screen import show_closing
 
     with held(folder, console, "pipeline.py"):
         report = pipeline_stages(folder, console)
+        exports = export_at_end(folder, console)
     show_closing(folder, report, console)
+    for made in exports:
+        tell(made, console)
     code = _exit_code(report)
+    if code == 0 and not all(made.passed for made in exports):
+        code = 1
     if code == IncompleteError.exit_code:
         console.note(f"go on with: python launchers/pipeline.py --resume {folder.path.name}")
     document = {
@@ -212,6 +243,7 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
         "report": str(folder.evaluation / "evaluation_report.html"),
         "verdict": report.verdict,
         "compared": {v.tuned_label: v.word for v in report.comparisons},
+        "exports": {made.kind: {"path": str(made.path), "passed": made.passed} for made in exports},
         "stages": folder.stages_document(),
     }
     return Done(document, code)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support_e2e import Demo, Workshop, exact, listened_on, ports_of, report_of, served
+from support_e2e import Demo, Finished, exact, listened_on, ports_of, report_of
 
-from palmswift.eval.reports.report import EvaluationReport, read_report
+from palmswift.deploy.parity_judge import ParityReport
+from palmswift.export.manifest import read_manifest
 from palmswift.launchers.run_folder import RunFolder
 
 pytestmark = pytest.mark.e2e
@@ -62,39 +63,44 @@ def test_the_quantised_demo_was_trained_and_served_in_four_bits(qlora_demo: Demo
 
 
 @pytest.fixture(scope="module")
-def merged(lora_demo: Demo) -> Path:
-    """The LoRA demo's adapter, merged by launchers/export.py."""
-    finished = lora_demo.workshop.call(
-        "python", "launchers/export.py", "--run", lora_demo.run.path.name, "--merge", "--json"
+def exports(lora_demo: Demo) -> Finished:
+    """The LoRA demo's adapter, merged, and quantised to 8 bits, by launchers/export.py."""
+    words = ("--merge", "--quant", "bnb", "--bits", "8", "--memory-limit", "1GiB", "--json")
+    return lora_demo.workshop.call(
+        "python", "launchers/export.py", "--run", lora_demo.run.path.name, *words
     )
-    assert finished.exit_code == 0, finished.said
-    assert finished.left == []
-    return Path(finished.document["merged"])
 
 
-def answers(workshop: Workshop, url: str, out: Path) -> EvaluationReport:
-    """The answers to some cases of every tag, one at a time: a batch is padded, and padding can
-    tip two tokens that are equally likely."""
-    finished = workshop.call(
-        *("python", "eval/run.py", "--suite", "eval/suites/clinic.yaml", "--max-samples", "30"),
-        *("--max-tokens", "64", "--endpoint", url, "--out", out, "--concurrency", "1"),
+def test_merged_weights_answer_as_the_adapter_does(exports: Finished) -> None:
+    assert exports.exit_code == 0, exports.said
+    assert exports.left == []
+    folder = Path(exports.document["merged"])
+    report = ParityReport.model_validate_json((folder / "parity.json").read_bytes())
+    assert report.passed
+    assert report.divergence is not None
+    assert report.divergence < 1e-4
+    assert {one.prompt for one in report.prompts} == {"same"}
+    assert {one.answer for one in report.prompts} <= {"same", "tie"}
+
+
+def test_the_merge_has_held_less_than_its_limit(exports: Finished) -> None:
+    manifest = read_manifest(Path(exports.document["merged"]))
+    assert manifest is not None
+    assert manifest.settings["by"] == "palmswift"
+    assert manifest.settings["changed"] == 21
+    assert 0 < int(str(manifest.settings["peak_mib"])) < 1024
+
+
+def test_a_quantised_export_tells_what_it_has_cost(exports: Finished, lora_demo: Demo) -> None:
+    folder = lora_demo.run.path / "export" / "bnb-int8"
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    assert manifest.found == "bitsandbytes 8 bit"
+    assert {check.name: check.passed for check in manifest.checks} == dict.fromkeys(
+        ("whole", "finite", "quantised", "size", "template", "stop tokens", "loads"), True
     )
-    assert finished.exit_code == 0, finished.said
-    return read_report(out / "evaluation_report.json")
-
-
-def test_merged_weights_answer_as_the_adapter_does(
-    lora_demo: Demo, merged: Path, tmp_path: Path
-) -> None:
-    workshop = lora_demo.workshop
-    with served(workshop, "--run", lora_demo.run.path.name) as with_adapter:
-        expected = answers(workshop, with_adapter.url, tmp_path / "adapter")
-        stopped = workshop.call("python", "deploy/stop.py", "--port", str(with_adapter.port))
-        assert stopped.exit_code == 0, stopped.said
-        assert with_adapter.living() == []
-        assert not listened_on(with_adapter.port)
-    with served(workshop, "--model", merged) as whole:
-        found = answers(workshop, whole.url, tmp_path / "merged")
-    for before, after in zip(expected.cases, found.cases, strict=True):
-        assert after.answers[0].answer == before.answers[0].answer, before.id
-    assert exact(found, "tuned") >= 0.9
+    assert manifest.parity is not None
+    assert manifest.parity.divergence is not None
+    assert 0 < manifest.parity.divergence < manifest.parity.limit
+    assert manifest.stop_tokens["<|im_end|>"] == 2
+    assert "quantisation loss" in exports.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from support_disk import small_disk
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from palmswift.launchers import merge_worker
@@ -177,6 +180,28 @@ def test_what_no_weight_by_itself_decides_is_left_to_ms_swift(
     base = write_base(tmp_path / "base", torch.bfloat16)
     adapter = write_adapter(base, tmp_path / "adapter", torch.float32, **settings)
     assert reason in left_to_swift(base, adapter)
+
+
+def test_a_disk_that_fills_up_is_told_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base", torch.bfloat16)
+    adapter = write_adapter(base, tmp_path / "adapter", torch.float32)
+    with small_disk(tmp_path / "small", "64k") as disk:
+        spec = MergeSpec(
+            base=base,
+            adapter=adapter,
+            out=disk.folder,
+            dtype="F32",
+            memory_limit=4 << 30,
+            shard_bytes=1 << 30,
+            untied=False,
+        )
+        told, answered = tmp_path / "spec.json", disk.folder / "result.json"
+        told.write_text(spec.model_dump_json())
+        module = "palmswift.launchers.merge_worker"
+        words: list[str | Path] = [sys.executable, "-m", module, told, answered]
+        assert subprocess.run(disk.words(*words), check=False).returncode == 1
+        assert disk.shell("ls").split() == ["result.json"]
+        assert "the disk is full" in disk.shell("cat result.json")
 
 
 def test_numbers_that_are_not_finite_are_not_written(tmp_path: Path) -> None:

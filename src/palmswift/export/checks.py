@@ -90,7 +90,7 @@ def _quantised(folder: Path, source: Path, asked: Wanted) -> Check:
     ]
     config = (read_document(folder / "config.json") or {}).get("quantization_config") or {}
     told = told_bits(config)
-    faults = []
+    faults = [] if layers else ["the model has no linear layers that are known"]
     if told != asked.bits:
         faults.append(f"config.json says {told or 'no'} bits, and {asked.bits} were asked for")
     if plain:

@@ -112,7 +112,7 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
     with folder.lock():
         made = export_stages(folder, plan, console)
     for one in made:
-        _tell(one, console)
+        tell(one, console)
     passed = all(one.passed for one in made)
     document = {
         "run": str(folder.path),
@@ -123,7 +123,8 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
     return Done(document, 0 if passed else 1)
 
 
-def _tell(made: Exported, console: Console) -> None:
+def tell(made: Exported, console: Console) -> None:
+    """What came of one export, for people."""
     from palmswift.export.proof import sentence
     from palmswift.recipes.source import shown
 

@@ -16,8 +16,9 @@ from palmswift.errors import ChildError, InputError, Problem
 from palmswift.export.llama_cpp import tools
 from palmswift.export.llama_cpp.checks import Wanted, look_at
 from palmswift.export.llama_cpp.fit import on_eight_gb
-from palmswift.export.llama_cpp.kinds import KINDS, Kind
+from palmswift.export.llama_cpp.kinds import KINDS
 from palmswift.export.llama_cpp.pre_tokenizer import PreTokenizer, pre_tokenizer_of
+from palmswift.export.llama_cpp.proof import prove, standard_for
 from palmswift.export.llama_cpp.templates import Chosen, Policy, choose, own_template, unchecked
 from palmswift.export.manifest import (
     Check,
@@ -27,6 +28,7 @@ from palmswift.export.manifest import (
     stop_tokens_of,
     write_manifest,
 )
+from palmswift.export.proof import MAX_TOKENS, ROWS, Standard, result_of
 from palmswift.files import write_json, write_text
 from palmswift.launchers.checkpoint_files import missing_parts, read_document, weight_files
 from palmswift.launchers.diagnosis import diagnose
@@ -38,9 +40,6 @@ if TYPE_CHECKING:
     from palmswift.command import Console
     from palmswift.deploy.parity_truth import Truth
     from palmswift.launchers.run_folder import RunFolder
-
-_ROWS, _MAX_TOKENS = 8, 48
-"""As `deploy/parity.py` asks by itself, so that one truth serves both."""
 
 _OUTTYPES = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 """What weights are converted as before they are quantised: as they are."""
@@ -87,17 +86,17 @@ def gguf_stage(
     require_kind(kind, llama_cpp)
     folder = run.path / "export" / f"gguf-{kind}"
     job = _Job(run, merged, kind, folder, tools.own_folder(llama_cpp), console)
-    form = KINDS[kind] if limit is None else KINDS[kind]._replace(limit=limit)
+    standard = standard_for(run, kind, limit)
     pre = _check(job)
     quantiser = None if KINDS[kind].outtype else tools.quantiser(job.own)
     server = tools.server(job.own) if parity else None
     converter = tools.converter(job.own, console.note)
     truth = truth_of(run) if parity else None
     chosen = _template(job, truth)
-    with run.stage(f"gguf-{kind}") as facts:
+    with run.stage(f"export gguf-{kind}") as facts:
         shutil.rmtree(folder, ignore_errors=True)  # what an attempt that was stopped has left
         _convert(job, converter, quantiser, pre, chosen)
-        made = _judged(job, pre, chosen, truth, server, form)
+        made = _judged(job, pre, chosen, truth, server, standard)
         settings = {"converter": converter.origin, "template": chosen.origin}
         if quantiser is not None:
             settings["quantiser"] = quantiser.origin
@@ -152,7 +151,7 @@ def truth_of(run: RunFolder) -> Truth:
     """What the trained model sees and says; asked once, kept in the run."""
     from palmswift.deploy.parity_truth import truth_of_run
 
-    return truth_of_run(run, most=_ROWS, max_tokens=_MAX_TOKENS)
+    return truth_of_run(run, most=ROWS, max_tokens=MAX_TOKENS)
 
 
 def _template(job: _Job, truth: Truth | None) -> Chosen:
@@ -259,7 +258,7 @@ def _judged(
     chosen: Chosen,
     truth: Truth | None,
     server: tools.Tool | None,
-    form: Kind,
+    standard: Standard,
 ) -> Exported:
     """The file with everything that was found out about it."""
     stops = stop_tokens_of(job.merged)
@@ -279,7 +278,7 @@ def _judged(
     elif not all(check.passed for check in looked.checks):
         remarks.append("not compared: the file itself is not in order")
     else:
-        result = _proved(job, composed(truth) if pre.normalises else truth, server, form)
+        result = _proved(job, composed(truth), server, standard)
         remarks.append(f"asked through {server.origin}")
     return Exported(
         kind=f"gguf-{job.kind}",
@@ -295,7 +294,10 @@ def _judged(
 
 
 def composed(truth: Truth) -> Truth:
-    """The truth with every prompt's characters composed, as its tokenizer reads them anyway."""
+    """The truth with every prompt's characters composed, where its tokenizer does so anyway."""
+    tokenizer = read_document(Path(truth.tokenizer) / "tokenizer.json") or {}
+    if not pre_tokenizer_of(tokenizer).normalises:
+        return truth
     asked = []
     for one in truth.expected:
         messages = [
@@ -315,14 +317,13 @@ def _template_check(chosen: Chosen) -> Check:
     )
 
 
-def _proved(job: _Job, truth: Truth, server: tools.Tool, form: Kind) -> ParityResult:
+def _proved(job: _Job, truth: Truth, server: tools.Tool, standard: Standard) -> ParityResult:
     from palmswift.deploy.parity import lines
-    from palmswift.export.llama_cpp.proof import prove, result_of
 
     job.console.note(f"ask      {len(truth.expected)} prompts of it, through {server.origin}")
     log = job.run.logs / "gguf-server.log"
-    found = prove(server, job.file, truth, run_name=job.run.path.name, log=log, kind=form)
+    found = prove(server, job.file, truth, run_name=job.run.path.name, log=log, standard=standard)
     write_json(job.folder / "parity.json", found.model_dump(mode="json"))
     for line in lines(found, truth):
         job.console.note(line)
-    return result_of(found, form.limit)
+    return result_of(found, standard.limit)

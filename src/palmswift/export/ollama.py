@@ -93,7 +93,8 @@ def ollama_stage(run: RunFolder, gguf: Exported, console: Console) -> Exported:
             remedy=f"python launchers/export.py --run {run.path.name} --gguf KIND --ollama",
         )
     folder = run.path / "export" / "ollama"
-    policy = Policy(told.thinking, told.system)
+    # What the gate puts into rows that have none; ms-swift itself is given none (recipes/check.py).
+    policy = Policy(told.thinking, told.system or run.training_recipe.data.system)
     model = _model_folder(run)
     parameters = dict(_parameters(model, gguf))
     source = os.path.relpath(gguf.path, folder)
@@ -108,7 +109,10 @@ def ollama_stage(run: RunFolder, gguf: Exported, console: Console) -> Exported:
         found=gguf.found,
         bytes=gguf.bytes,
         settings={**parameters, "file": source},
-        checks=[*_checks(run, gguf, policy), _stop_check(told.stop_tokens)],
+        checks=[
+            *_checks(run, gguf, policy._replace(system=told.system)),
+            _stop_check(told.stop_tokens),
+        ],
         parity=gguf.parity,
         remarks=[*_remarks(policy, licence, gguf)],
     )

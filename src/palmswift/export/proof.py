@@ -112,7 +112,7 @@ def _renamed(found: ParityReport, old: str, new: str) -> ParityReport:
 
 
 def result_of(found: ParityReport, limit: float) -> ParityResult:
-    """In short, for the manifest."""
+    """The report in short, for the manifest."""
     return ParityResult(
         passed=found.passed,
         prompts=len(found.prompts),

@@ -80,10 +80,11 @@ def tool_problems(asked: Wanted) -> Iterator[Problem]:
         remedy = "python3 quickstart.py install"
     else:
         modules, where = ["llmcompressor", "datasets"], python()
+        # vLLM pins another release of compressed-tensors, so the two do not live together.
         remedy = (
-            "make it an environment of its own: python -m venv .quant && "
-            f".quant/bin/pip install 'palmswift[quant]' && export {PYTHON_VARIABLE}="
-            "$PWD/.quant/bin/python"
+            "give it an environment of its own: python3 -m venv .quant && "
+            f".quant/bin/pip install llmcompressor && export {PYTHON_VARIABLE}="
+            "$PWD/.quant/bin/python (without vLLM beside it: pip install 'palmswift[quant]')"
         )
     probe = f"import importlib.util as u, sys; sys.exit(None in map(u.find_spec, {modules}))"
     try:

@@ -8,7 +8,6 @@ merged a few rows at a time: its rows do not depend on one another.
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -26,7 +25,7 @@ from peft import LoraConfig
 from peft.tuners.lora.layer import Embedding, Linear
 from peft.utils.other import get_pattern_key
 
-from palmswift.files import write_text
+from palmswift.files import NO_ROOM, write_text
 from palmswift.launchers.checkpoint_files import ADAPTER
 from palmswift.launchers.merge_plan import MergeResult, MergeSpec, base_tensors, module_parts
 from palmswift.launchers.tensor_file import Tensor, read_header
@@ -269,8 +268,10 @@ def main(argv: Sequence[str]) -> int:
     except GaveUp as error:
         result = MergeResult(error=str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in NO_ROOM:
             raise
+        for half in spec.out.glob("*.safetensors"):
+            half.unlink()  # which makes room to say so
         result = MergeResult(error="the disk is full")
     write_text(Path(argv[1]), result.model_dump_json())
     return 1 if result.error else 0

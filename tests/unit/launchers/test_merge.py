@@ -1,19 +1,24 @@
-"""A run's adapter is merged into 16-bit weights, or it is said why not."""
+"""A run's adapter is merged by ms-swift where only that can, whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from support_runs import StandIn, make_run, prepare_project, write_project_recipe
 
+from palmswift.command import Console
 from palmswift.deploy.spec import base_of_run, spec_of_run
+from palmswift.errors import ChildError, InputError
 from palmswift.launchers import train
-from palmswift.launchers.merge import merge_arguments
+from palmswift.launchers.merge import base_folder, merge_arguments, merge_stage, require_room
 from palmswift.launchers.run_folder import RunFolder, find_run
 from palmswift.recipes.catalogue import load_catalogue
+
+CONSOLE = Console(json_output=False)
 
 
 @pytest.fixture
@@ -28,17 +33,16 @@ def swift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
 def test_a_merge_leaves_weights_and_the_command_that_made_them(
     swift: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    capsys.readouterr()
-    assert main(["--run", "latest", "--merge", "--json"]) == 0
     run = find_run("latest")
-    merged = run.path / "export" / "merged"
-    assert json.loads(capsys.readouterr().out)["merged"] == str(merged)
+    merged = merge_stage(run, CONSOLE)
+    assert merged == run.path / "export" / "merged"
+    assert "by swift export, the whole model in memory: the base has no" in capsys.readouterr().err
     umask = os.umask(0)
     os.umask(umask)
     assert (merged / "model.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask
     assert "swift.py export" in (run.path / "export" / "command.sh").read_text()
     assert swift.calls[-1]["adapters"] == [str(run.training / "checkpoint-4")]
-    assert main(["--merge"]) == 0
+    assert merge_stage(find_run("latest"), CONSOLE) == merged
     assert [call["command"] for call in swift.calls] == ["sft", "export"]
 
 
@@ -46,12 +50,14 @@ def test_a_merge_that_left_nothing_has_failed_and_can_be_done_again(
     swift: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
     swift.set("nothing")
-    assert main(["--merge"]) == 3
-    assert "the merge failed" in capsys.readouterr().err
-    half = find_run("latest").path / "export" / "merged"
-    half.mkdir()
+    run = find_run("latest")
+    with pytest.raises(ChildError, match="the merge failed"):
+        merge_stage(run, CONSOLE)
+    assert not (run.path / "export" / "merged").exists()
+    (run.path / "export" / ".merged.part").mkdir()  # as an attempt that was killed has left
     swift.set("good")
-    assert main(["--merge"]) == 0
+    merge_stage(run, CONSOLE)
+    assert sorted(path.name for path in (run.path / "export").iterdir()) == ["command.sh", "merged"]
 
 
 def test_a_recipe_that_merges_trains_merges_and_serves_the_merged_weights(
@@ -68,30 +74,53 @@ def test_a_recipe_that_merges_trains_merges_and_serves_the_merged_weights(
     assert base_of_run(run).model == str(run.facts("model")["model"])
 
 
-def test_what_is_to_be_made_has_to_be_said(
-    swift: StandIn, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([]) == 2
-    assert "--merge" in capsys.readouterr().err
-
-
-def test_a_run_without_a_good_training_is_not_merged(
-    swift: StandIn, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_without_a_good_training_is_not_merged(swift: StandIn) -> None:
     run = find_run("latest")
     run.state.stages["train"].state = "failed"
-    run.save()
-    assert main(["--merge"]) == 2
-    assert f"--resume {run.path.name}" in capsys.readouterr().err
+    with pytest.raises(InputError, match=f"--resume {run.path.name}"):
+        merge_stage(run, CONSOLE)
 
 
-def test_a_full_tuning_has_no_adapter_to_merge(
-    swift: StandIn, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_tuning_has_no_adapter_to_merge(swift: StandIn) -> None:
     run = find_run("latest")
-    (run.training / "checkpoint-4" / "adapter_config.json").unlink()
-    assert main(["--merge"]) == 2
-    assert "was tuned in full" in capsys.readouterr().err
+    for file in (run.training / "checkpoint-4").glob("adapter_*"):
+        file.unlink()
+    with pytest.raises(InputError, match="was tuned in full"):
+        merge_stage(run, CONSOLE)
+
+
+def test_a_torn_or_missing_adapter_is_refused_before_any_work(swift: StandIn) -> None:
+    run = find_run("latest")
+    checkpoint = run.training / "checkpoint-4"
+    with (checkpoint / "adapter_model.safetensors").open("r+b") as stream:
+        stream.truncate(200)
+    with pytest.raises(InputError, match=r"adapter_model\.safetensors"):
+        merge_stage(run, CONSOLE)
+    shutil.rmtree(checkpoint)
+    with pytest.raises(InputError, match="is not there any more"):
+        merge_stage(run, CONSOLE)
+    assert [call["command"] for call in swift.calls] == ["sft"]
+
+
+def test_a_base_that_is_stored_quantised_is_not_merged_into(swift: StandIn) -> None:
+    run = find_run("latest")
+    config = {"model_type": "qwen3", "quantization_config": {"quant_method": "bitsandbytes"}}
+    (base_folder(run) / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"stored quantised \(bitsandbytes\)"):
+        merge_stage(run, CONSOLE)
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_merge(swift: StandIn, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the merged model takes 1000000000\.0 GB"):
+        require_room(10**18, tmp_path, "the merged model")
+
+
+def test_ms_swift_is_not_told_to_load_the_merged_weights_in_4_bit(swift: StandIn) -> None:
+    run = find_run("latest")
+    trained = {"template": "qwen3", "quant_method": "bnb", "quant_bits": 4, "adapters": ["x"]}
+    (run.training / "checkpoint-4" / "args.json").write_text(json.dumps(trained))
+    told = json.loads((merge_stage(run, CONSOLE) / "args.json").read_text())
+    assert told == {"template": "qwen3", "torch_dtype": "bfloat16", "adapters": []}
 
 
 def _with_model(folder: Path, **changes: object) -> RunFolder:

@@ -93,7 +93,12 @@ def _types(reader: GGUFReader) -> dict[str, int]:
 
 
 def _matrices(reader: GGUFReader) -> list[ReaderTensor]:
-    return [tensor for tensor in reader.tensors if len(tensor.shape) > 1]
+    """What is quantised at all; llama.cpp leaves the experts' router whole."""
+    return [
+        tensor
+        for tensor in reader.tensors
+        if len(tensor.shape) > 1 and not tensor.name.endswith("ffn_gate_inp.weight")
+    ]
 
 
 def _file_type(reader: GGUFReader) -> str:

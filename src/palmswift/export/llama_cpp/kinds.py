@@ -16,7 +16,7 @@ class Kind(NamedTuple):
 
 _WHOLE, _QUANTISED = 0.05, 0.1
 """The first is what `deploy/parity.py` allows by itself. The second divides 4 bits from 2 on the
-small Qwen3 of the demo: q4_k_m 0.07, q3_k_m 0.08, q2_k 0.13 (benchmarks/records/gguf.json)."""
+demo's small Qwen3: q4_k_m 0.07, q3_k_m 0.08, q2_k 0.13 (benchmarks/records/gguf-kinds-*.json)."""
 
 KINDS: dict[str, Kind] = {
     "f32": Kind("f32", _WHOLE),

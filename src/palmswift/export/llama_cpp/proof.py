@@ -12,23 +12,23 @@ import psutil
 
 from palmswift.deploy.parity import compare
 from palmswift.deploy.parity_judge import Limits
-from palmswift.deploy.parity_loss import accept_loss
 from palmswift.deploy.readiness import is_healthy
 from palmswift.errors import ChildError
-from palmswift.export.llama_cpp.kinds import Kind
+from palmswift.export.llama_cpp.kinds import KINDS
 from palmswift.export.llama_cpp.tools import Tool
-from palmswift.export.manifest import ParityResult
+from palmswift.export.proof import TIE, Standard, judged, standard_of
 from palmswift.launchers.diagnosis import log_tail
 from palmswift.process import ProcessGroup, family
 
 if TYPE_CHECKING:
     from palmswift.deploy.parity_judge import ParityReport
     from palmswift.deploy.parity_truth import Truth
+    from palmswift.launchers.run_folder import RunFolder
 
 _POLL_SECONDS = 0.05
-_TIE, _TIES_A_LIMIT = 0.1, 10.0
-"""A close call, in nats between the two likeliest tokens: what rounding may decide. It grows with
-the rounding: a mean of 0.1 nats a token is now and then ten times that at one token."""
+_LOSSY_TIE = 1.0
+"""A close call for quantised weights, in nats between the two likeliest tokens: where the mean is a
+tenth of a nat, it is now and then ten times that at one token."""
 _SPARE = 64
 """Tokens of context beside the longest prompt and its answer."""
 
@@ -75,28 +75,23 @@ def _failed(what: str, log: Path) -> ChildError:
     return ChildError(f"{what}\n     {last}", remedy=f"log: {log}")
 
 
+def standard_for(run: RunFolder, kind: str, limit: float | None) -> Standard:
+    """What a kind is held to: what its merged weights are, and its own rounding besides."""
+    merged, form = standard_of(run, quantised=False, limit=limit), KINDS[kind]
+    if form.outtype is not None:
+        return merged
+    usual = max(form.limit, merged.limit)
+    return Standard(usual if limit is None else limit, "quantisation_loss", lossy=True)
+
+
 def prove(
-    tool: Tool, file: Path, truth: Truth, *, run_name: str, log: Path, kind: Kind
+    tool: Tool, file: Path, truth: Truth, *, run_name: str, log: Path, standard: Standard
 ) -> ParityReport:
     """Ask the file every prompt of the truth and judge it; `ChildError` when it does not load."""
     longest = max((len(one.prompt_ids) for one in truth.expected), default=0)
     context = longest + truth.max_tokens + _SPARE
     patience = 120.0 + file.stat().st_size / 50e6  # a slow disk reads 50 MB a second
-    tie = _TIE if kind.outtype else _TIES_A_LIMIT * kind.limit
-    limits = Limits(tie=tie, divergence=kind.limit)
+    limits = Limits(tie=_LOSSY_TIE if standard.lossy else TIE, divergence=standard.limit)
     with serving(tool, file, log=log, context=context, patience=patience) as base_url:
         found = compare(truth, run_name, base_url, file.stem, None, limits)
-    return accept_loss(found, truth, kind.limit)
-
-
-def result_of(found: ParityReport, limit: float) -> ParityResult:
-    """The report in short, for the manifest."""
-    return ParityResult(
-        passed=found.passed,
-        prompts=len(found.prompts),
-        same_prompts=sum(one.prompt in ("same", "same_length") for one in found.prompts),
-        same_answers=sum(one.answer == "same" for one in found.prompts),
-        divergence=found.divergence,
-        limit=limit,
-        causes=[*found.causes],
-    )
+    return judged(found, truth, standard)
