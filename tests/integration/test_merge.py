@@ -197,8 +197,9 @@ def test_a_disk_that_fills_up_is_told_and_leaves_nothing_half_written(tmp_path: 
         )
         told, answered = tmp_path / "spec.json", disk.folder / "result.json"
         told.write_text(spec.model_dump_json())
-        words = [sys.executable, "-m", "palmswift.launchers.merge_worker", told, answered]
-        assert subprocess.run(disk.words(*words), check=False).returncode == 1
+        worker = "palmswift.launchers.merge_worker"
+        words = disk.words(sys.executable, "-m", worker, told, answered)
+        assert subprocess.run(words, check=False).returncode == 1
         assert disk.shell("ls").split() == ["result.json"]
         assert "the disk is full" in disk.shell("cat result.json")
 

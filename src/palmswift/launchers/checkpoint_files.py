@@ -14,6 +14,8 @@ ADAPTER = "adapter_model.safetensors"
 MODEL = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TRAINER_STATE = "trainer_state.json"
+EXPORT_MANIFEST = "palmswift-export.json"
+"""What an exported model says of itself (palmswift.export.manifest)."""
 MLX_STATE = "mlx/optimizer.safetensors"
 """The optimizer's, where MLX has trained (engines/mlx_worker.py)."""
 
