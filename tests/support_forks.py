@@ -2,7 +2,8 @@
 
 `python tests/support_forks.py serve SOCKET` imports ms-swift and then is `swift` for whoever asks:
 `python tests/support_forks.py ask SOCKET sft --model ...` stands in the place of `swift sft ...`,
-with its own environment, working folder and streams, and ends as it does.
+with its own environment, working folder and streams, and ends as it does. palmswift's own workers
+are sent there by tests/warm/sitecustomize.py.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import json
 import os
 import runpy
+import select
 import shlex
 import signal
 import socket
@@ -23,6 +25,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+WORKERS = ("palmswift.data.template_worker",)
+"""Modules that commands run with `python -m` and that import what ms-swift does."""
+ADDRESS = "PALMSWIFT_TEST_WARM"
+"""Where the warm parent listens, for those that are not started by PALMSWIFT_SWIFT."""
 
 SWIFT_ENVIRONMENT = {
     **{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
@@ -38,7 +44,9 @@ def import_swift() -> None:
     from swift.rlhf_trainers import GRPOTrainer
     from swift.trainers import Seq2SeqTrainer
 
-    assert all((rlhf_main, sft_main, GRPOTrainer, Seq2SeqTrainer))
+    from palmswift.data import real_template
+
+    assert all((rlhf_main, sft_main, GRPOTrainer, Seq2SeqTrainer, real_template))
 
 
 def be_swift(command: str, words: Sequence[str]) -> int:
@@ -46,10 +54,21 @@ def be_swift(command: str, words: Sequence[str]) -> int:
     package = find_spec("swift.cli")
     assert package is not None and package.origin is not None
     script = Path(package.origin).with_name(f"{command}.py")
-    sys.argv = [str(script), *words]
     sys.path[0] = str(script.parent)
+    return _run(script, words, lambda: runpy.run_path(str(script), run_name="__main__"))
+
+
+def be_module(name: str, words: Sequence[str]) -> int:
+    """Run `python -m NAME`; its exit code."""
+    package = find_spec(name)
+    assert package is not None and package.origin is not None
+    return _run(Path(package.origin), words, lambda: runpy.run_module(name, run_name="__main__"))
+
+
+def _run(script: Path, words: Sequence[str], run: Callable[[], object]) -> int:
+    sys.argv = [str(script), *words]
     try:
-        runpy.run_path(str(script), run_name="__main__")
+        run()
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException as error:  # noqa: BLE001  # shown as the interpreter shows it
@@ -98,8 +117,8 @@ def exit_code_of(child: int) -> int:
 @contextlib.contextmanager
 def warm_swift(
     folder: Path, within: Callable[..., list[str]] = lambda *words: list(words)
-) -> Iterator[str]:
-    """A warm parent for the block; what PALMSWIFT_SWIFT has to be for commands to ask it.
+) -> Iterator[dict[str, str]]:
+    """A warm parent for the block; the environment in which commands ask it.
 
     `within` makes the words of a command those of one that runs where a file system is mounted.
     """
@@ -112,7 +131,11 @@ def warm_swift(
     try:
         assert parent.stdout is not None
         assert parent.stdout.readline() == b"ready\n", (folder / "warm.log").read_text()
-        yield shlex.join([sys.executable, "-S", __file__, "ask", str(address)])
+        yield {
+            "PALMSWIFT_SWIFT": shlex.join([sys.executable, "-S", __file__, "ask", str(address)]),
+            ADDRESS: str(address),
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "warm"), str(ROOT / "tests")]),
+        }
     finally:
         parent.kill()
         parent.communicate()
@@ -139,15 +162,22 @@ def _answer(asker: socket.socket) -> None:
         os.environ.clear()
         os.environ.update(asked["env"])
         os.chdir(asked["folder"])
-        return be_swift(asked["command"], asked["words"])
+        be = be_module if asked["command"] in WORKERS else be_swift
+        return be(asked["command"], asked["words"])
 
-    code = exit_code_of(fork(become))
+    child = fork(become)
     for stream in streams:
         os.close(stream)
-    asker.sendall(json.dumps(code).encode())
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        if select.select([asker], [], [], 0.01)[0]:  # whoever asked was killed
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return
+    asker.sendall(json.dumps(os.waitstatus_to_exitcode(ended[1])).encode())
 
 
-def _ask(address: str, command: str, words: Sequence[str]) -> int:
+def ask(address: str, command: str, words: Sequence[str]) -> int:
+    """Have the warm parent run a command with the streams of this process; its exit code."""
     asked = {"command": command, "words": words, "env": {**os.environ}, "folder": str(Path.cwd())}
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         server.connect(address)
@@ -162,4 +192,4 @@ def _ask(address: str, command: str, words: Sequence[str]) -> int:
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
         _serve(sys.argv[2])
-    raise SystemExit(_ask(sys.argv[2], sys.argv[3], sys.argv[4:]))
+    raise SystemExit(ask(sys.argv[2], sys.argv[3], sys.argv[4:]))

@@ -89,7 +89,8 @@ def write_model(folder: Path, seed: int) -> Path:
     )
     model = Qwen3ForCausalLM(config)
     with torch.no_grad():
-        model.lm_head.weight.mul_(10.0)
+        model.lm_head.weight.mul_(3.0)
+        model.lm_head.weight[: len(SPECIAL)] = 0.0  # never the likeliest: llama.cpp ends at each
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)
     model.save_pretrained(folder)
     return folder

@@ -18,6 +18,7 @@ from support_e2e import (
     has_vllm,
     served,
 )
+from support_forks import warm_swift
 
 # `quickstart.py test` installs vLLM's CPU build where uv can; there is none but for Linux.
 collect_ignore_glob = [] if has_vllm() else ["test_vllm*.py"]
@@ -30,6 +31,16 @@ def no_proxy() -> Iterator[None]:
         for name in ("NO_PROXY", "no_proxy"):
             patch.setenv(name, "127.0.0.1,localhost")
         yield
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """An environment for commands, in which ms-swift is imported already.
+
+    Not for tests of what becomes of processes: the trainings are children of another one.
+    """
+    with warm_swift(tmp_path_factory.mktemp("warm")) as environment:
+        yield environment
 
 
 @pytest.fixture(scope="session")

@@ -228,7 +228,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
 
 
 @pytest.fixture(scope="module")
-def trained(workshop: Workshop, given: Given) -> Demo:
+def trained(workshop: Workshop, given: Given, warm: dict[str, str]) -> Demo:
     """All of it, trained on for two epochs with an evaluation of one row at a time."""
     changes = (
         *("data.val_ratio=0.15", "swift.num_train_epochs=2", "swift.eval_steps=8"),
@@ -239,6 +239,7 @@ def trained(workshop: Workshop, given: Given) -> Demo:
         *("python", "launchers/train.py", "--recipe", "demo_cpu"),
         *(word for path in given.files for word in ("--data", path)),
         *(word for change in changes for word in ("--set", change)),
+        env=warm,
     )
     return Demo(workshop, workshop.run_of("demo_cpu"), finished)
 

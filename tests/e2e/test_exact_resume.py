@@ -104,6 +104,15 @@ def test_a_request_at_the_last_step_lets_the_training_end(runs: Runs) -> None:
     assert differences(runs.whole("lora"), evidence(out)) == []
 
 
+@pytest.mark.parametrize("case", ["lora", "full"])
+def test_what_was_killed_and_moved_ends_as_what_was_left_alone(runs: Runs, case: str) -> None:
+    out, moved = runs.folder(f"{case} before"), runs.folder(f"{case} elsewhere")
+    assert runs.bench.train(CASES[case], out, "kill@10") == -signal.SIGKILL
+    out.rename(moved)
+    assert runs.bench.go_on(CASES[case], moved) == 0, moved.with_suffix(".log").read_text()
+    assert differences(runs.whole(case), evidence(moved)) == []
+
+
 def test_a_moved_run_goes_on_and_finds_its_best_checkpoint(runs: Runs) -> None:
     case = {**CASES["lora"], "load_best_model_at_end": "true", "eval_steps": 4}
     out, moved = runs.folder("moves"), runs.folder("moved")

@@ -23,12 +23,13 @@ def test_a_loss_that_is_not_a_number_fails_the_run(workshop: Workshop) -> None:
     assert failed.left == []
 
 
-def test_a_training_without_a_step_fails_the_run(workshop: Workshop) -> None:
+def test_a_training_without_a_step_fails_the_run(workshop: Workshop, warm: dict[str, str]) -> None:
     failed = workshop.call(
         *("python", "launchers/train.py", "--recipe", "demo_cpu", "--json"),
         # A batch that there are not enough rows for, and incomplete ones are dropped.
         *("--data", "data/samples/clinic/val.jsonl", "--set", "swift.dataloader_drop_last=true"),
         *("--set", "swift.per_device_train_batch_size=100", "--set", "swift.eval_strategy=no"),
+        env=warm,
     )
     run = workshop.run_of("demo_cpu")
     assert failed.exit_code == 3, failed.said

@@ -89,9 +89,9 @@ def launches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launches]:
     (workshop.folder / "filler.py").write_text(FILLER)
     with (
         small_disk(workshop.folder / "runs", ONE_CHECKPOINT) as disk,
-        warm_swift(workshop.folder, disk.words) as swift,
+        warm_swift(workshop.folder, disk.words) as warm,
     ):
-        yield _launches(workshop, disk, swift)
+        yield _launches(workshop, disk, warm["PALMSWIFT_SWIFT"])
 
 
 def _launches(workshop: Workshop, disk: SmallDisk, swift: str) -> Launches:
@@ -141,10 +141,10 @@ def test_what_did_not_fit_is_removed_and_what_was_saved_before_is_kept(launches:
     assert launches.cut.free > 1 << 20
 
 
-def test_a_run_without_room_for_its_own_record_is_not_begun(launches: Launches) -> None:
+def test_a_run_is_not_gone_on_with_before_there_is_room(launches: Launches) -> None:
     assert launches.no_room.exit_code == 2, launches.no_room.said
-    assert "there is no room" in launches.no_room.stderr
-    assert "runs.py clean" in launches.no_room.stderr
+    assert "0 MiB free" in launches.no_room.stderr
+    assert "make room" in launches.no_room.stderr
 
 
 def test_with_room_the_run_comes_home_with_every_step_and_event(launches: Launches) -> None:

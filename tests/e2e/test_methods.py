@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import pytest
 from support_e2e import Finished, Workshop
-from support_forks import warm_swift
 from support_scores import Asked, Scored, Scores, chat, scores
 
 from palmswift.deploy.spec import spec_of_run
@@ -55,9 +54,9 @@ orms["broken"] = Broken
 class Bench:
     """Trainings in one working folder, each done once, and models that are asked."""
 
-    def __init__(self, workshop: Workshop, swift: str, asking: Scores) -> None:
+    def __init__(self, workshop: Workshop, warm: dict[str, str], asking: Scores) -> None:
         self.workshop = workshop
-        self._swift = swift
+        self._warm = warm
         self._asking = asking
         self._trained: dict[tuple[str, ...], RunFolder] = {}
 
@@ -66,7 +65,7 @@ class Bench:
         words = [word for change in changes for word in ("--set", change)]
         return self.workshop.call(
             *("python", "launchers/train.py", "--recipe", recipe, *words),
-            env={"PALMSWIFT_SWIFT": self._swift},
+            env=self._warm,
         )
 
     def run(self, recipe: str, *changes: str) -> RunFolder:
@@ -94,12 +93,14 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, shared_models: Path) -> Iterator[Bench]:
+def bench(
+    tmp_path_factory: pytest.TempPathFactory, shared_models: Path, warm: dict[str, str]
+) -> Iterator[Bench]:
     """A working folder of its own, ms-swift imported, and a process that scores."""
     folder = tmp_path_factory.mktemp("methods")
     workshop = Workshop(folder / "workshop", shared_models)
-    with warm_swift(folder) as swift, scores(folder / "scores.log") as asking:
-        yield Bench(workshop, swift, asking)
+    with scores(folder / "scores.log") as asking:
+        yield Bench(workshop, warm, asking)
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

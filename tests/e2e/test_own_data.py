@@ -17,7 +17,7 @@ MESSY = "data/samples/clinic/formats/messy.jsonl"
 
 
 @pytest.fixture(scope="module")
-def messy(workshop: Workshop) -> Demo:
+def messy(workshop: Workshop, warm: dict[str, str]) -> Demo:
     """The messy sample, trained on for ten steps, the best checkpoint by eval_loss wanted."""
     settings = (
         *("max_steps=10", "eval_steps=2", "save_steps=2", "logging_steps=1"),
@@ -27,6 +27,7 @@ def messy(workshop: Workshop) -> Demo:
     finished = workshop.call(
         *("python", "launchers/train.py", "--recipe", "demo_cpu", "--data", MESSY, *changes),
         *("--set", "data.val_ratio=0.25"),
+        env=warm,
     )
     return Demo(workshop, workshop.run_of("demo_cpu"), finished)
 

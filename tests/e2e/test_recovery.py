@@ -6,13 +6,11 @@ The card is a plugin that raises PyTorch's own error when a batch has more token
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from support_e2e import ROOT, Finished, Workshop
-from support_forks import warm_swift
 
 from palmswift.launchers.run_folder import RunFolder
 
@@ -49,25 +47,23 @@ class Recovered(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def recovered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recovered]:
+def recovered(tmp_path_factory: pytest.TempPathFactory, warm: dict[str, str]) -> Recovered:
     """Both trainings; ms-swift is imported once for all their launches."""
     workshop = Workshop(tmp_path_factory.mktemp("workshop-recovery"))
     plugin = ROOT / "tests/data/plugins/memory_budget.py"
-    with warm_swift(tmp_path_factory.mktemp("warm")) as program:
-        env = {"PALMSWIFT_SWIFT": program}
-        finished = workshop.call(
-            *(*TRAIN, "--set", f"{BATCH}=8", "--set", f"{MICRO_STEPS}=1"),
-            *("--set", f'plugins=["{plugin}"]', "--set", f"env.PALMSWIFT_TEST_MEMORY={BUDGET}"),
-            env=env,
-        )
-        run = workshop.run_of("demo_cpu")
-        other = workshop.call(
-            *(*TRAIN, "--set", f"{BATCH}=2", "--set", f"{MICRO_STEPS}=4"),
-            *("--set", "swift.per_device_eval_batch_size=1"),
-            env=env,
-        )
-        assert other.exit_code == 0, other.said
-        yield Recovered(finished, run, workshop.run_of("demo_cpu"))
+    finished = workshop.call(
+        *(*TRAIN, "--set", f"{BATCH}=8", "--set", f"{MICRO_STEPS}=1"),
+        *("--set", f'plugins=["{plugin}"]', "--set", f"env.PALMSWIFT_TEST_MEMORY={BUDGET}"),
+        env=warm,
+    )
+    run = workshop.run_of("demo_cpu")
+    other = workshop.call(
+        *(*TRAIN, "--set", f"{BATCH}=2", "--set", f"{MICRO_STEPS}=4"),
+        *("--set", "swift.per_device_eval_batch_size=1"),
+        env=warm,
+    )
+    assert other.exit_code == 0, other.said
+    return Recovered(finished, run, workshop.run_of("demo_cpu"))
 
 
 def _losses(run: RunFolder) -> dict[int, float]:

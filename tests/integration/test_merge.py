@@ -197,9 +197,9 @@ def test_a_disk_that_fills_up_is_told_and_leaves_nothing_half_written(tmp_path: 
         )
         told, answered = tmp_path / "spec.json", disk.folder / "result.json"
         told.write_text(spec.model_dump_json())
-        worker = "palmswift.launchers.merge_worker"
-        words = disk.words(sys.executable, "-m", worker, told, answered)
-        assert subprocess.run(words, check=False).returncode == 1
+        module = "palmswift.launchers.merge_worker"
+        words: list[str | Path] = [sys.executable, "-m", module, told, answered]
+        assert subprocess.run(disk.words(*words), check=False).returncode == 1
         assert disk.shell("ls").split() == ["result.json"]
         assert "the disk is full" in disk.shell("cat result.json")
 

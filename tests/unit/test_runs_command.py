@@ -336,6 +336,17 @@ def test_rows_that_have_moved_are_the_same_rows(
     assert "can be repeated here" in capsys.readouterr().out
 
 
+def test_keys_that_recipes_have_only_since_the_run_are_no_difference(
+    trained: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = trained.path / "run.json"
+    document = json.loads(file.read_text())
+    del document["resolved"]["recovery"]
+    file.write_text(json.dumps(document))
+    assert main(["reproduce", "latest", "--dry-run"]) == 0, capsys.readouterr().err
+    assert "can be repeated here" in capsys.readouterr().out
+
+
 def test_a_run_of_before_is_refused_with_the_reason(
     trained: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:

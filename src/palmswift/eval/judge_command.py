@@ -41,7 +41,8 @@ python eval/judge.py --predictions P.jsonl --endpoint URL --rubrics mine.yaml --
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Judge and report; 0 done, 2 no answers, 3 the judge does not answer, 4 judgements lack."""
+    """Judge and report; 0 done, 1 none of the judge's replies has a rating, 2 no answers, 3 the
+    judge does not answer, 4 judgements lack."""
     parser = make_parser(
         "eval/judge.py",
         "Have answers rated from 1 to 5 by a language model. It is tried first with answers whose\n"
@@ -104,8 +105,9 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
     _print(report, console)
     console.say(f"judgements: {out / JUDGE_NAME}")
     errors = sum(score.errors for score in report.scores)
+    unread = bool(report.scores) and not any(score.n for score in report.scores)
     document = report.model_dump(mode="json", exclude={"judgements", "comparisons"})
-    return Done({**document, "file": str(out / JUDGE_NAME)}, 4 if errors else 0)
+    return Done({**document, "file": str(out / JUDGE_NAME)}, 4 if errors else int(unread))
 
 
 def _limited(candidates: Sequence[Candidate], most: int | None) -> list[Candidate]:

@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "How likely models find texts as their own answers, through the chat template: nats per\n"
         "token, bits per byte. Without --suite the texts are general passages in Chinese and\n"
         "English; of two models the first is the base, and when they have become less likely\n"
-        "under the second, it forgets. Needs a server with prompt_logprobs (vLLM) or echo, or the\n"
-        "models' folders.",
+        "under the second, it forgets. Needs a server with /tokenize and prompt_logprobs or echo\n"
+        "(vLLM), swift deploy with vLLM, or the models' folders.",
         _EXAMPLES,
     )
     add_endpoint_flags(parser, several=True)
@@ -133,6 +133,7 @@ def _print(losses: Losses, console: Console) -> None:
     total = losses.total
     if total is None:
         console.say(f"{losses.label}: unsupported: {losses.reason or 'no text has a loss'}")
+        console.say(f"  its weights tell it as well: --folder {losses.label}=DIR")
         return
     console.say(
         f"{losses.label}: {total.nats_per_token:.4f} nats/token, "

@@ -14,6 +14,7 @@ ADAPTER = "adapter_model.safetensors"
 MODEL = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TRAINER_STATE = "trainer_state.json"
+FSDP_OPTIMIZER = "optimizer.bin"
 EXPORT_MANIFEST = "palmswift-export.json"
 """What an exported model says of itself (palmswift.export.manifest)."""
 MLX_STATE = "mlx/optimizer.safetensors"
@@ -95,11 +96,13 @@ def _unreadable(file: Path) -> Iterator[str]:
 def _state_faults(folder: Path) -> Iterator[str]:
     if read_document(folder / TRAINER_STATE) is None:
         yield f"{TRAINER_STATE} is missing or damaged"
-    # DeepSpeed, FSDP and MLX keep the optimizer in folders (global_step*/, optimizer_0/, mlx/).
+    # DeepSpeed and MLX keep the optimizer in folders (global_step*/, mlx/), and FSDP in a file of
+    # accelerate's, since launchers/templates/fsdp2.json has it gathered.
     elsewhere = any(path.is_dir() for path in folder.iterdir())
     if (folder / MLX_STATE).parent.is_dir():
         yield from _unreadable(folder / MLX_STATE)
-    for name in ("optimizer.pt", "scheduler.pt"):
+    gathered = (folder / FSDP_OPTIMIZER).exists()
+    for name in (FSDP_OPTIMIZER if gathered else "optimizer.pt", "scheduler.pt"):
         if not (folder / name).exists():
             if not elsewhere:
                 yield f"{name} is missing"

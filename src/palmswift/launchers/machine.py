@@ -43,15 +43,23 @@ def machine_problems(recipe: Recipe, folder: Path) -> list[Problem]:
         )
     problems += [*tracking_problems(recipe), *_reward_problems(recipe)]
     free_mib = shutil.disk_usage(_existing(folder)).free >> 20
-    if free_mib < recipe.budget.disk_mib:
+    if free_mib + _held_mib(folder) < recipe.budget.disk_mib or not free_mib:
         problems.append(
             Problem(
                 f"{folder} has {free_mib:,} MiB free; {recipe.name} needs "
                 f"{recipe.budget.disk_mib:,} MiB for model, checkpoints and results",
-                remedy="make room, or run in a checkout on another disk",
+                remedy="make room (launchers/runs.py clean), or run in a checkout on another disk",
             )
         )
     return problems
+
+
+def _held_mib(folder: Path) -> int:
+    """What a run that is gone on with has on the disk already; 0 for the folder of all runs."""
+    if not (folder / "run.json").is_file():
+        return 0
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return sum(path.stat().st_size for path in files) >> 20
 
 
 def _reward_problems(recipe: Recipe) -> list[Problem]:

@@ -38,6 +38,9 @@ def original(name: str) -> Original:
         recipe = Recipe.model_validate(state.resolved)
     except (ValidationError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read: {error}") from error
+    # Keys that recipes have only since then were as their defaults are.
+    resolved = recipe.model_dump(mode="json", exclude={"base"})
+    state = state.model_copy(update={"resolved": resolved})
     known = file.resolve().parent.name if file.name == "run.json" else file.stem
     return Original(known, state, recipe)
 

@@ -73,8 +73,10 @@ class ServingPlan(BaseModel):
     """Tokens of a request where the server is started for one at a time; a multiple of 64."""
     context_limit: int
     """What the model was made for, or max_model_len."""
+    wanted_requests: int
+    """Requests of `context` tokens that have to fit at a time."""
     fits: bool
-    """Whether one request of `context` tokens can be served."""
+    """Whether they do."""
 
     @property
     def settings(self) -> dict[str, SwiftValue]:
@@ -186,6 +188,7 @@ def plan_server(server: Server, conditions: ServingConditions) -> ServingPlan:
         max_model_len=max(room.made_for(parallel), context) if parallel else 0,
         longest_context=room.longest(1),
         context_limit=limit,
+        wanted_requests=conditions.parallel or 1,
         fits=parallel >= 1,
     )
 

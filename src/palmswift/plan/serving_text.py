@@ -77,7 +77,8 @@ def serving_text(plan: ServingPlan, run: str = "latest") -> str:
         f" (the limit is {plan.context_limit:,})"
     )
     if not plan.fits:
-        return "\n".join([*lines, f"DOES NOT FIT: not one request of {plan.context:,} tokens"])
+        wanted = f"{_requests(plan.wanted_requests)} of {plan.context:,} tokens at a time"
+        return "\n".join([*lines, f"DOES NOT FIT: {wanted}"])
     lines += [
         f"parallel requests of {plan.context:,} tokens: {plan.parallel_requests}",
         f"fits; start it for up to {plan.max_model_len:,} tokens:",
@@ -107,11 +108,14 @@ def way_line(plan: ServingPlan | None) -> str:
 def capacity(plan: ServingPlan) -> str:
     """What a plan can do, in words."""
     if plan.fits:
-        requests = "request" if plan.parallel_requests == 1 else "requests"
-        return f"{plan.parallel_requests} {requests} of {plan.context:,} tokens at a time"
+        return f"{_requests(plan.parallel_requests)} of {plan.context:,} tokens at a time"
     if plan.longest_context:
-        return f"does not fit: one request of {plan.longest_context:,} tokens at most"
+        return f"does not fit: alone, a request may have {plan.longest_context:,} tokens"
     return "does not fit"
+
+
+def _requests(count: int) -> str:
+    return "1 request" if count == 1 else f"{count:,} requests"
 
 
 def commands_of(plan: ServingPlan, run: str = "latest") -> list[str]:

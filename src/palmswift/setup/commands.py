@@ -51,7 +51,7 @@ COMMANDS = {
 
 _CHECKS = (("ruff", "check"), ("ruff", "format", "--check"))
 _BESIDE = ("mypy",)
-_PYTEST = ("pytest", "-n", "auto", "--dist", "loadgroup")
+_PYTEST = ("pytest", "-n", "auto", "--dist", "loadgroup", "--durations=30", "--durations-min=5")
 _TEST_GRACE_SECONDS = 30.0
 
 

@@ -176,7 +176,7 @@ def test_whatever_a_server_says_is_judged_and_only_its_causes_fail(
     ids: list[int] | None,
     prompt: list[int] | None,
     count: int | None,
-    logprobs: list[float] | None,
+    logprobs: list[float | None] | None,
 ) -> None:
     plain = Said(
         prompt_ids=prompt, prompt_tokens=count, text=text(ids or ()), ids=ids, logprobs=logprobs

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support_checkpoints import Numbers, write_adapter, write_model
+from support_checkpoints import Numbers, write_adapter, write_model, write_tensors
 
 from palmswift.launchers.checkpoint_files import missing_parts
 
@@ -63,6 +63,27 @@ def test_a_sharded_optimizer_is_kept_in_a_folder_of_its_own(tmp_path: Path) -> N
     (folder / "optimizer.pt").unlink()
     (folder / "global_step1").mkdir()
     assert missing_parts(folder, resumable=True) == []
+
+
+def test_fsdp_gathers_the_optimizer_in_a_file_of_accelerates(tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path, 1)
+    (folder / "optimizer.pt").rename(folder / "optimizer.bin")
+    assert missing_parts(folder, resumable=True) == []
+    (folder / "optimizer.bin").write_bytes((folder / "optimizer.bin").read_bytes()[:-9])
+    assert missing_parts(folder, resumable=True) == ["optimizer.bin is cut off"]
+
+
+def test_mlx_keeps_the_optimizer_beside_its_own_form_of_the_adapter(tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path, 1)
+    for name in ("optimizer.pt", "scheduler.pt"):
+        (folder / name).unlink()
+    state = folder / "mlx" / "optimizer.safetensors"
+    state.parent.mkdir()
+    assert missing_parts(folder, resumable=True) == ["optimizer.safetensors is missing"]
+    write_tensors(state, {"step": Numbers("I64", [1])})
+    assert missing_parts(folder, resumable=True) == []
+    state.write_bytes(state.read_bytes()[:-1])
+    assert len(missing_parts(folder, resumable=True)) == 1
 
 
 def test_no_folder_is_no_checkpoint(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from support_disk import small_disk
 from support_runs import make_run
 
 from palmswift.launchers.disk_room import RESERVED_BYTES, Reserve, Room
+from palmswift.launchers.machine import machine_problems
 from palmswift.launchers.verdict import Expected, judge
 
 FAILING = """
@@ -58,6 +60,33 @@ def test_how_a_run_ended_is_written_where_nothing_else_fits(tmp_path: Path) -> N
         "the disk is full",
     )
     assert [event["state"] for event in events] == ["running", "failed"]
+
+
+def test_a_run_without_room_for_its_own_record_is_not_begun(tmp_path: Path) -> None:
+    text = "import sys; from pathlib import Path; from palmswift.launchers.run_folder import *\n"
+    text += "with RunFolder(Path(sys.argv[1])).room_kept(): print('begun')"
+    with small_disk(tmp_path / "disk", "512k") as disk:
+        disk.shell('cp -a "$1" run', make_run(tmp_path / "made").path)
+        words = disk.words(sys.executable, "-c", text, disk.folder / "run")
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert disk.free > 256 << 10
+    assert done.stdout == ""
+    assert "there is no room for the record" in done.stderr
+
+
+def test_what_a_run_has_on_the_disk_counts_to_what_it_needs(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    free = shutil.disk_usage(tmp_path).free >> 20
+    budget = run.recipe.budget.model_copy(update={"disk_mib": free + 500_000})
+    recipe = run.recipe.model_copy(update={"budget": budget})
+
+    def told() -> bool:
+        return any("MiB free" in problem.what for problem in machine_problems(recipe, run.path))
+
+    assert told()
+    with (run.path / "checkpoint").open("wb") as stream:
+        stream.truncate(1 << 40)  # its length counts; it takes no room of this disk
+    assert not told()
 
 
 def test_the_room_is_given_back_when_the_work_is_over(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ class Asker:
             if other is not None and same_weights(other, known):
                 self._note(
                     f"{label} and {twin} answer all probes alike, as one and the same model would: "
-                    "is the adapter loaded?"
+                    "is the adapter loaded? python deploy/parity.py --against URL tells"
                 )
 
     def answered(self) -> set[RequestKey]:

@@ -140,7 +140,8 @@ class _Tokenizer:
 def _usable(reply: Any, route: str) -> dict[str, Any]:
     if isinstance(reply, Failure):
         if reply.status in _NO_SUCH_ROUTE or reply.kind == "garbage":
-            raise NoTokenizer(f"the server has no {route} ({reply.message})")
+            shown = reply.message if reply.status is None else f"HTTP {reply.status}"
+            raise NoTokenizer(f"the server has no {route} ({shown})")
         raise Unusable(f"{route}: {reply.message}")
     if not isinstance(reply, dict):
         raise NoTokenizer(f"the server's {route} does not answer with an object")

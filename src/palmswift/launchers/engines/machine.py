@@ -67,6 +67,8 @@ def _package_problems(recipe: Recipe) -> Iterator[Problem]:
     for name, reason in wanted.items():
         if reason and not submits(recipe) and importlib.util.find_spec(name) is None:
             remedy = f"pip install '{_PACKAGES[name]}', in the environment that has ms-swift"
+            if name == "unsloth":
+                remedy += "; its releases hold transformers back, so best in a .venv of its own"
             yield Problem(f"the package {name} is not installed here", remedy=remedy)
 
 

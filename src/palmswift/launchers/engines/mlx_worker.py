@@ -364,6 +364,8 @@ def train_run(config: dict[str, Any]) -> None:
     np.random.seed(config["seed"])
     run = Run(config)
     run.output.mkdir(parents=True, exist_ok=True)
+    for left in run.output.glob(".saving-*"):  # of a training that was killed within a save
+        shutil.rmtree(left)
     run.load_model()
     run.make_optimizer()
     iterations = (run.steps - run.begins) * run.accumulated

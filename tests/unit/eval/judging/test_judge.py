@@ -91,7 +91,8 @@ def test_an_honest_judge_has_no_fault_and_its_means_are_of_what_it_rated(answers
     ],
 )
 def test_a_biased_judge_is_found_out_by_name(answers: Path, script: Any, named: set[str]) -> None:
-    report, _ = judged(answers, script, "--compare")
+    code = int("unparsable" in named)  # a judge that gave no rating at all has failed
+    report, _ = judged(answers, script, "--compare", code=code)
     assert named <= faults(report)
     assert faults(report) <= named | {"always_same"}
     assert not any(rubric.can_gate for rubric in report.rubrics)

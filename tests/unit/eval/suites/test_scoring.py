@@ -82,6 +82,8 @@ def test_what_cannot_be_evaluated_leaves_an_answer_undecided_unless_another_dema
     undecided = judged([unknown, {"kind": "contains", "value": "a"}], "a")
     assert (undecided.passed, undecided.undecided, undecided.score) == (None, True, 1.0)
     assert "tokens" in (undecided.reason or "")
+    both = judged([unknown, {"kind": "python", "function": "gone.py:f"}], "a")
+    assert "tokens" in (both.reason or ""), "the first that could not be evaluated is the reason"
     failed = judged([unknown, {"kind": "contains", "value": "z"}], "a")
     assert (failed.passed, failed.undecided) == (False, False)
 
