@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,6 +23,8 @@ class Row(NamedTuple):
     label: str
     text: str
     style: str = ""
+    prose: bool = False
+    """It may be broken between words; a command or a path is one piece, to be copied."""
 
 
 def closing_rows(folder: RunFolder, report: EvaluationReport) -> list[Row]:
@@ -67,8 +70,11 @@ def show_closing(folder: RunFolder, report: EvaluationReport, console: Console) 
     terminal = Terminal()
     terminal.print(Text(title, "bold"), soft_wrap=True)
     for row in rows:
-        line = Text.assemble("  ", (f"{row.label:<{width}}", "cyan"), "  ", (row.text, row.style))
-        terminal.print(line, soft_wrap=True)
+        room = max(40, terminal.width - width - 4)
+        for number, part in enumerate(textwrap.wrap(row.text, room) if row.prose else [row.text]):
+            label = f"{'' if number else row.label:<{width}}"
+            line = Text.assemble("  ", (label, "cyan"), "  ", (part, row.style))
+            terminal.print(line, soft_wrap=True)
 
 
 def _model(folder: RunFolder) -> str:
@@ -130,7 +136,7 @@ def _verdicts(report: EvaluationReport) -> Iterator[Row]:
     for verdict in report.comparisons:
         yield Row("verdict", headline(verdict).en, styles.get(verdict.word, "bold yellow"))
         for sentence in sentences(verdict):
-            yield Row("", sentence.en)
+            yield Row("", sentence.en, prose=True)
 
 
 def _gates(report: EvaluationReport) -> Iterator[Row]:

@@ -75,3 +75,23 @@ def test_colour_is_for_terminals_and_the_words_are_the_same(
     text = stream.getvalue()
     assert ("\x1b[" in text) == stream.isatty()
     assert "python deploy/serve.py --run tiny-" in text
+
+
+def test_sentences_are_broken_between_words_and_paths_are_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentence, path = "eleven questions were better " * 5, "runs/" + "long/" * 30
+    monkeypatch.setattr(
+        "palmswift.screen.closing_rows",
+        lambda *_: [Row("verdict", sentence, prose=True), Row("report", path)],
+    )
+    monkeypatch.setattr(sys, "stdout", stream := _Terminal())
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("NO_COLOR", "1")
+    show_closing(_finished(tmp_path), _report(), Console(json_output=False))
+    lines = stream.getvalue().splitlines()
+    assert any(line.endswith(path) for line in lines)
+    told = [line[11:] for line in lines if "questions" in line or "better" in line]
+    assert " ".join(told).split() == sentence.split()
+    assert len(told) > 1
+    assert all(len(line) <= 49 for line in told)
