@@ -23,10 +23,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import psutil
-import requests
 
 from palmswift.deploy.ports import free_port
-from palmswift.deploy.spec import spec_of_run
 from palmswift.eval.reports.report import JSON_NAME, EvaluationReport, read_report
 from palmswift.launchers.run_folder import RunFolder
 
@@ -157,11 +155,15 @@ class RunningServer(NamedTuple):
 
 
 @contextlib.contextmanager
-def served(workshop: Workshop, *words: str | Path) -> Iterator[RunningServer]:
-    """`python deploy/serve.py WORDS --detach` on a free port; gone after the block."""
+def served(
+    workshop: Workshop,
+    *words: str | Path,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[RunningServer]:
+    """`python deploy/serve.py WORDS --detach`, on a free port; gone after the block."""
     port = free_port()
     serve = ("python", "deploy/serve.py", *words, "--port", str(port), "--detach", "--json")
-    finished = workshop.call(*serve, may_stay=True)
+    finished = workshop.call(*serve, env=env, may_stay=True)
     try:
         assert finished.exit_code == 0, finished.said
         state = finished.document
@@ -176,51 +178,6 @@ def served(workshop: Workshop, *words: str | Path) -> Iterator[RunningServer]:
 def has_vllm() -> bool:
     """Whether vLLM is installed."""
     return importlib.util.find_spec("vllm") is not None
-
-
-class VllmServer:
-    """vLLM's OpenAI server for the model of a run, which starts without anybody waiting for it."""
-
-    def __init__(self, workshop: Workshop, asked: bool) -> None:
-        self.workshop = workshop
-        self.asked = asked
-        self.port = free_port()
-        self._stack = contextlib.ExitStack()
-        self._command: Command | None = None
-
-    def start_if_asked_for(self, run: RunFolder) -> None:
-        """Start it, unless no test wants it or the run has no model."""
-        if not self.asked or not run.is_done("train"):
-            return
-        # ms-swift's plugin for vLLM imports torchvision, whose builds do not go with torch's here.
-        env = {"VLLM_PLUGINS": "none", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
-        started = self.workshop.started(
-            *("python", "-m", "vllm.entrypoints.openai.api_server"),
-            *("--model", str(spec_of_run(run).model), "--served-model-name", "vllm-demo"),
-            *("--host", "127.0.0.1", "--port", str(self.port), "--dtype", "float32"),
-            *("--max-model-len", "512", "--enforce-eager", "--no-enable-log-requests"),
-            env=env,
-        )
-        self._command = self._stack.enter_context(started)
-
-    def ready(self) -> RunningServer:
-        """The server, once it answers."""
-        assert self._command is not None, "the demo left no model to serve"
-        command = self._command
-        url = f"http://127.0.0.1:{self.port}/v1"
-
-        def answers() -> bool | None:
-            with contextlib.suppress(requests.RequestException):
-                return requests.get(f"{url}/models", timeout=5).ok or None
-            return None
-
-        command.until("vLLM answered", answers)
-        finished = Finished(0, "", "", command.mark, [])
-        return RunningServer(url, self.port, "vllm-demo", finished, self.workshop)
-
-    def close(self) -> None:
-        """End it and all that it started."""
-        self._stack.close()
 
 
 class Command:

@@ -25,7 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-WORKERS = ("palmswift.data.template_worker",)
+WORKERS = ("palmswift.data.template_worker", "palmswift.hub.embedded")
 """Modules that commands run with `python -m` and that import what ms-swift does."""
 ADDRESS = "PALMSWIFT_TEST_WARM"
 """Where the warm parent listens, for those that are not started by PALMSWIFT_SWIFT."""

@@ -7,6 +7,7 @@ are told with its name: `tests/e2e/test_demo.py::test_the_demo_ends_well@demo`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,14 +29,28 @@ MOST_WORKERS = 4
 """More would only wait for the modules that share a fixture; each may need 4 GB of memory."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Give what a process of several starts one thread: torch's others would wait for a core."""
+    if hasattr(config, "workerinput"):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """How many processes `-n auto` starts: one a core, none for one module and with `-k`."""
     [first, *others] = config.args
     if config.option.keyword or (Path(first.split("::")[0]).is_file() and not others):
         return 0
+    return min(_cores(), MOST_WORKERS)
+
+
+def _cores() -> int:
+    """The cores that this process may use: of the machine, by affinity, by its control group."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(cores or 1, MOST_WORKERS)
+    with contextlib.suppress(OSError, ValueError):  # `max` is no limit
+        quota, period = map(int, Path("/sys/fs/cgroup/cpu.max").read_text().split())
+        return max(1, min(cores or 1, quota // period))
+    return cores or 1
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -61,7 +76,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.pluginmanager.hasplugin("xdist"):
         return
     for item in items:
-        for fixture in used[item.path].intersection(SHARED):
+        for fixture in [name for name in SHARED if name in used[item.path]][:1]:
             item.add_marker(pytest.mark.xdist_group(fixture))
 
 

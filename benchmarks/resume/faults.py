@@ -3,13 +3,12 @@
 `PALMSWIFT_FAULT` names the faults, `WHAT@WHERE` with spaces between: `kill@7` (SIGKILL at the end
 of step 7), `kill-optimizer@8` (half of optimizer.pt is written in the save of step 8), also
 `-weights`, `-rng`, `-state`, `-seal` and `-rotate`, `kill-evaluation@10`, `kill-after@S` (after S
-seconds of training), `disk-full@8`, `nan@6`, `hang@9`, `clock@5` (the clock goes back a day),
+seconds of training), `nan@6`, `hang@9`, `clock@5` (the clock goes back a day),
 `ask@7` (the launcher's request to stop at the end of step 7), `ask-evaluation@10`.
 """
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import signal
@@ -131,9 +130,6 @@ def _install() -> None:
 
     @functools.wraps(save)
     def save_file(value: Any, file: Any, *args: Any, **named: Any) -> None:
-        if _due("disk-full", now[0]) and str(file).endswith("optimizer.pt"):
-            Path(file).write_bytes(b"PK")
-            raise OSError(errno.ENOSPC, "No space left on device", str(file))
         save(value, file, *args, **named)
         if _due("kill-optimizer", now[0]) and str(file).endswith("optimizer.pt"):
             _half_then_kill(str(file))

@@ -63,8 +63,10 @@ class Taken(NamedTuple):
     """From the command to the first logged step, cleaning the rows left out."""
     child_mib: float
     """Most resident memory of the process that trains."""
+    tree_mib: float
+    """Most memory of all processes of the command while it trains (PSS: shared pages by share)."""
     ours_mib: float = 0.0
-    """Most memory of the launcher and its guard while it trains (PSS: shared pages by share)."""
+    """Most memory of the launcher and its guard while it trains (PSS)."""
     end_mib: float = 0.0
     """The same when the training has ended: the weights are looked at, the page is written."""
     ours_cpu: float = 0.0
@@ -82,11 +84,11 @@ class Watched:
             words, cwd=work, env={**os.environ, **env}, stdout=self._log, stderr=self._log
         )
         self.first_step: float | None = None
-        self.child_mib = self.ours_mib = self.end_mib = 0.0
+        self.child_mib = self.tree_mib = self.ours_mib = self.end_mib = 0.0
         self._cpu: list[float] = []
 
     def follow(self, logging: Path | None, runs: Path) -> None:
-        """Look five times a second; `logging` is found in the newest run when it is None."""
+        """Look twice a second; `logging` is found in the newest run when it is None."""
         due = 0.0
         while self.process.poll() is None:
             if self.first_step is None:
@@ -94,7 +96,7 @@ class Watched:
                 if place is not None and place.is_file() and b'"loss"' in place.read_bytes():
                     self.first_step = time.perf_counter() - self.begun
             if time.perf_counter() >= due:
-                due = time.perf_counter() + 0.2
+                due = time.perf_counter() + 0.5
                 self._look()
             time.sleep(0.01)
         self._log.close()
@@ -107,23 +109,26 @@ class Watched:
         return self._cpu[-1] - self._cpu[0] if self._cpu else 0.0
 
     def _look(self) -> None:
-        ours, cpu, trains = 0.0, 0.0, False
+        tree, ours, cpu, trains = 0.0, 0.0, 0.0, False
         with contextlib.suppress(psutil.Error):
             launcher = psutil.Process(self.process.pid)
             for process in [launcher, *launcher.children(recursive=True)]:
                 with contextlib.suppress(psutil.Error):
                     words = " ".join(process.cmdline())
+                    share = process.memory_full_info().pss / (1 << 20)
+                    tree += share
                     if "swift/cli/" in words:
                         resident = process.memory_info().rss / (1 << 20)
                         self.child_mib = max(self.child_mib, resident)
                         trains = True
                     elif "launchers/train.py" in words or "palmswift.guard" in words:
-                        ours += process.memory_full_info().pss / (1 << 20)
+                        ours += share
                         times = process.cpu_times()
                         cpu += times.user + times.system
         if self.first_step is not None:
             if trains:
                 self.ours_mib = max(self.ours_mib, ours)
+                self.tree_mib = max(self.tree_mib, tree)
             else:
                 self.end_mib = max(self.end_mib, ours)
             self._cpu.append(cpu)
@@ -150,6 +155,7 @@ def supervised(work: Path, steps: int, *more: str) -> tuple[Taken, RunFolder]:
         train=_train_runtime(run.training),
         first_step=(watched.first_step or 0.0) - cleaning,
         child_mib=watched.child_mib,
+        tree_mib=watched.tree_mib,
         ours_mib=watched.ours_mib,
         end_mib=watched.end_mib,
         ours_cpu=watched.cpu,
@@ -169,7 +175,9 @@ def bare(work: Path, run: RunFolder) -> Taken:
     command = render_command(run.recipe.swift_command, arguments, env=environment)
     watched = Watched(command.argv, work, environment, work / "bare.log")
     watched.follow(output / "logging.jsonl", work)
-    return Taken(_train_runtime(output), watched.first_step or 0.0, watched.child_mib)
+    return Taken(
+        _train_runtime(output), watched.first_step or 0.0, watched.child_mib, watched.tree_mib
+    )
 
 
 def _train_runtime(output: Path) -> float:
@@ -278,6 +286,8 @@ def _record(
             "launcher_cpu_share": median([one.ours_cpu / one.train for one, _ in pairs]),
         },
         "memory_mib": {
+            "all_processes": median([one.tree_mib for one, _ in pairs]),
+            "all_processes_bare": median([two.tree_mib for _, two in pairs]),
             "launcher_and_guard": median([one.ours_mib for one, _ in pairs]),
             "launcher_at_the_end": median([one.end_mib for one, _ in pairs]),
             "plugins_in_the_child": plugins_mib(),

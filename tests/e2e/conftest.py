@@ -13,7 +13,6 @@ import pytest
 from support_e2e import (
     Demo,
     RunningServer,
-    VllmServer,
     Workshop,
     has_vllm,
     served,
@@ -50,31 +49,10 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 @pytest.fixture(scope="session")
-def demo(workshop: Workshop, vllm: VllmServer) -> Demo:
+def demo(workshop: Workshop) -> Demo:
     """The README's main command, come to its end."""
     finished = workshop.call("python3", "quickstart.py", "demo")
-    run = workshop.run_of("demo_cpu")
-    vllm.start_if_asked_for(run)
-    return Demo(workshop, run, finished)
-
-
-@pytest.fixture(scope="session")
-def vllm(request: pytest.FixtureRequest, workshop: Workshop) -> Iterator[VllmServer]:
-    """A vLLM that starts beside the tests as soon as there is a model, if a test asks for it."""
-    asked = any("vllm_server" in getattr(x, "fixturenames", ()) for x in request.session.items)
-    server = VllmServer(workshop, asked)
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="session")
-def vllm_server(demo: Demo, vllm: VllmServer) -> RunningServer:
-    """The demo's model, served by vLLM's own server on the CPU; ready.
-
-    Its template thinks unless told otherwise: send `chat_template_kwargs: {enable_thinking: false}`
-    to get the trained answers.
-    """
-    return vllm.ready()
+    return Demo(workshop, workshop.run_of("demo_cpu"), finished)
 
 
 @pytest.fixture(scope="session")
@@ -119,3 +97,17 @@ def lora_demo(adapters: Workshop) -> Demo:
 def qlora_demo(adapters: Workshop, lora_demo: Demo) -> Demo:
     """The pipeline of demo_cpu_qlora, come to its end; it ran after demo_cpu_lora's."""
     return _pipeline(adapters, "demo_cpu_qlora")
+
+
+@pytest.fixture(scope="session")
+def vllm_server(lora_demo: Demo) -> Iterator[RunningServer]:
+    """vLLM's own server on the CPU: the LoRA demo's adapter, an older one, and their base."""
+    last = lora_demo.run.path / str(lora_demo.run.facts("train")["checkpoint"])
+    [older] = {*lora_demo.run.training.glob("checkpoint-[0-9]*")} - {last}
+    with served(
+        lora_demo.workshop,
+        *("--run", lora_demo.run.path.name, "--server", "vllm", "--also", f"older={older}"),
+        *("--set", "vllm_max_model_len=512", "--set", "vllm_enforce_eager=true"),
+        env={"VLLM_CPU_KVCACHE_SPACE": "1"},
+    ) as running:
+        yield running

@@ -1,7 +1,7 @@
 """Faults that meet a training under its launcher, one after the other, on one run: all end well.
 
 Each launch goes on with the run that the one before left, with the real `swift sft`. What a fault
-does to the trainer alone is in test_exact_resume.py.
+does to the trainer alone is in test_exact_resume.py, a full disk in test_full_disk.py.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ class Matrix(NamedTuple):
     """The launches by the fault that they met."""
 
     run: Path
-    disk_full: Launch
     killed: Launch
     hanging: Launch
     second: Finished
@@ -65,8 +64,7 @@ def matrix(workshop: Workshop) -> Matrix:
     def launch(words: tuple[str, ...], fault: str) -> Launch:
         return _launched(workshop, workshop.call(*words, env={"PALMSWIFT_FAULT": fault}))
 
-    disk_full = launch(TRAIN, "disk-full@8")
-    killed = launch(RESUME, "kill@10")
+    killed = launch(TRAIN, "kill-optimizer@8")
     run = workshop.run_of("demo_cpu").path
     with workshop.started(*RESUME, env={"PALMSWIFT_FAULT": "hang@14"}) as command:
         log = run / "train" / "logging.jsonl"
@@ -80,7 +78,7 @@ def matrix(workshop: Workshop) -> Matrix:
         finished = command.wait()
         wait_until_gone(finished.mark)
     hanging = _launched(workshop, finished)
-    return Matrix(run, disk_full, killed, hanging, second, launch(RESUME, "clock@15"))
+    return Matrix(run, killed, hanging, second, launch(RESUME, "clock@15"))
 
 
 def _step(log: Path) -> int:
@@ -89,28 +87,22 @@ def _step(log: Path) -> int:
     return int(steps[-1]) if steps else 0
 
 
-def test_a_full_disk_costs_the_checkpoint_that_was_being_written_alone(matrix: Matrix) -> None:
-    launch = matrix.disk_full
+def test_a_kill_in_a_save_costs_the_checkpoint_that_was_being_written_alone(
+    matrix: Matrix,
+) -> None:
+    launch = matrix.killed
     assert launch.finished.exit_code == 3, launch.finished.said
-    assert (launch.state, launch.failure) == ("failed", "disk_full")
+    assert (launch.state, launch.failure) == ("failed", "killed")
     assert launch.whole == ["checkpoint-4"]
     assert launch.finished.left == []
     assert "--resume" in launch.finished.stderr
 
 
 def test_a_torn_checkpoint_is_kept_aside_and_the_one_before_is_taken(matrix: Matrix) -> None:
-    said = matrix.killed.finished.stderr
+    said = matrix.hanging.finished.stderr
     assert "checkpoint-8 is torn" in said
     assert "from checkpoint-4" in said
     assert (matrix.run / "torn" / "checkpoint-8").is_dir()
-
-
-def test_a_trainer_that_was_killed_is_told_and_leaves_nothing(matrix: Matrix) -> None:
-    launch = matrix.killed
-    assert launch.finished.exit_code == 3, launch.finished.said
-    assert (launch.state, launch.failure) == ("failed", "killed")
-    assert launch.whole[-1] == "checkpoint-8"
-    assert launch.finished.left == []
 
 
 def test_a_second_launcher_on_the_run_is_refused(matrix: Matrix) -> None:

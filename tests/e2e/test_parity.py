@@ -60,7 +60,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwiftServers]:
 
 @pytest.fixture(scope="module")
 def truth(demo: Demo) -> Truth:
-    """What the demo's trained model says."""
+    """What the demo's trained model says to fewer prompts, in fewer tokens."""
     return truth_of_run(demo.run, most=6, max_tokens=32)
 
 
@@ -87,7 +87,7 @@ def checked(truth: Truth, address: str) -> ParityReport:
 def test_a_served_run_is_the_trained_model_and_the_command_says_so(
     server: RunningServer, demo: Demo, workshop: Workshop
 ) -> None:
-    words = ("--run", demo.run.path.name, "--against", server.url, "--rows", "4", "--json")
+    words = ("--run", demo.run.path.name, "--against", server.url, "--json")
     finished = workshop.call("python", "deploy/parity.py", *words)
     assert finished.exit_code == 0, finished.said
     document = finished.document
@@ -100,7 +100,7 @@ def test_a_served_run_is_the_trained_model_and_the_command_says_so(
 def test_a_dead_server_is_an_error_of_the_endpoint_not_a_failed_check(
     demo: Demo, workshop: Workshop
 ) -> None:
-    words = ("--run", demo.run.path.name, "--against", "127.0.0.1:9", "--rows", "4")
+    words = ("--run", demo.run.path.name, "--against", "127.0.0.1:9")
     finished = workshop.call("python", "deploy/parity.py", *words)
     assert finished.exit_code == 3, finished.said
     assert "Traceback" not in finished.stderr

@@ -188,6 +188,20 @@ def test_a_merge_that_the_recipe_asks_for_stands_between_training_and_test(
     assert _commands(swift) == ["sft", "export", "deploy"]
 
 
+def test_an_export_that_cannot_be_made_is_told_before_the_training(
+    tmp_path: Path,
+    swift: StandIn,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PALMSWIFT_QUANT_PYTHON", str(tmp_path / "gone" / "python"))
+    assert pipeline.main(["--recipe", "mine", "--set", "export.quant=awq"]) == 2
+    assert "gone/python could not be started" in capsys.readouterr().err
+    assert pipeline.main(["--recipe", "mine", "--set", "export.bits=5"]) == 2
+    assert "`bits` is a property of `quant`" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from palmswift.deploy.server import Server
     from palmswift.deploy.spec import ServerSpec
     from palmswift.launchers.run_folder import RunFolder
+    from palmswift.recipes.recipe import SwiftValue
 
 EXAMPLES = """
 python deploy/serve.py --run latest
@@ -135,7 +136,20 @@ def _spec_of_model(args: argparse.Namespace) -> ServerSpec:
         model=args.model,
         adapter=args.adapter,
         port=DEFAULT_PORT,
+        swift=exported_settings(args.model),
     )
+
+
+def exported_settings(model: str) -> dict[str, SwiftValue]:
+    """The arguments under which a model that `export` made answers as it was trained; else none.
+
+    ms-swift reads a template and a system prompt from the folder, and no thinking policy.
+    """
+    from palmswift.launchers.checkpoint_files import EXPORT_MANIFEST, read_document
+    from palmswift.paths import user_path
+
+    told = (read_document(user_path(model) / EXPORT_MANIFEST) or {}).get("serving")
+    return dict(told) if isinstance(told, dict) else {}
 
 
 def _changed(args: argparse.Namespace, spec: ServerSpec) -> ServerSpec:

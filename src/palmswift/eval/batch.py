@@ -82,7 +82,7 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
         with Asker(journal, sampling, policy, args.concurrency, report=report, note=note) as asker:
             target = asker.admit(found)
             before = Answers(journal)
-            questions = _questions(file, survey)
+            questions = (question for _, question in _asked(file, survey))
             try:
                 outcome = asker.ask(target, questions, total=survey.total, answered=before)
             finally:
@@ -118,8 +118,7 @@ def _write(
     answers = Answers(journal)
     try:
         with atomic_bytes(args.out) as stream:
-            both = zip(file.inputs(survey.form), _questions(file, survey), strict=True)
-            for item, question in both:
+            for item, question in _asked(file, survey):
                 key = target.key(question, target.body(question, sampling))
                 row = answers.get(key)
                 rows += 1
@@ -147,11 +146,12 @@ def _done(args: argparse.Namespace, written: _Written, console: Console) -> Done
     return Done({"out": str(args.out), "inputs": rows, "errors": errors}, 4 if errors else 0)
 
 
-def _questions(file: InputFile, survey: Survey) -> Iterator[Question]:
-    """A question an input, known by its text, so that lines may be added to the file later."""
+def _asked(file: InputFile, survey: Survey) -> Iterator[tuple[Input, Question]]:
+    """Each input and its question, known by its text, so that lines may be added to the file
+    later."""
     for item, rank in zip(file.inputs(survey.form), survey.ranks, strict=True):
         name = content_id(item.content)
-        yield Question(name, int(rank), item.messages, body=item.body, route=item.route)
+        yield item, Question(name, int(rank), item.messages, body=item.body, route=item.route)
 
 
 def _failure(row: Prediction | None) -> str | None:

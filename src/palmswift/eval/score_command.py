@@ -48,7 +48,8 @@ class Scores(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Score and print; 0 done, 2 the files do not fit together, 3 a model does not answer."""
+    """Score and print; 0 done, 2 the files do not fit together, 3 a model does not answer, or not
+    with what was asked of it."""
     parser = make_parser(
         "eval/score.py",
         "Score answers against references. Rows are joined by `id` when all of both files have\n"
@@ -98,7 +99,8 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
         write_jsonl(args.rows, ({"id": pair.id, **row} for pair, row in rows))
     for name, measurement in scores.together.items():
         console.say(_line(name, measurement))
-    return Done(document)
+    untold = "perplexity" in metrics and "perplexity" not in scores.together
+    return Done(document, 3 if untold else 0)
 
 
 def _check_flags(args: argparse.Namespace, metrics: Sequence[TextMetric]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -124,7 +125,7 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
 
 
 def tell(made: Exported, console: Console) -> None:
-    """What came of one export, for people."""
+    """Print what came of one export."""
     from palmswift.export.proof import sentence
     from palmswift.recipes.source import shown
 
@@ -140,7 +141,8 @@ def tell(made: Exported, console: Console) -> None:
     for remark in made.remarks:
         console.say(f"          {remark}")
     if made.path.is_dir() and made.passed and (made.path / "config.json").is_file():
-        console.say(f"serve     python deploy/serve.py --model {shown(made.path)}")
+        place = shlex.quote(str(shown(made.path)))
+        console.say(f"serve     python deploy/serve.py --model {place}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

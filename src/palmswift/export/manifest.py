@@ -9,12 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from palmswift import __version__
 from palmswift.files import sha256_of, write_json
-from palmswift.launchers.checkpoint_files import read_document, weight_files
+from palmswift.launchers.arguments import serving_arguments
+from palmswift.launchers.checkpoint_files import EXPORT_MANIFEST, read_document, weight_files
 from palmswift.launchers.record import package_versions
 from palmswift.launchers.run_folder import RunFolder, utc_now
 from palmswift.recipes.recipe import SwiftValue
 
-MANIFEST = "palmswift-export.json"
+MANIFEST = EXPORT_MANIFEST
 """A folder with it is whole: it is written when everything else is there and was checked."""
 
 
@@ -81,6 +82,8 @@ class Manifest(_Document):
     """`enable_thinking` of the training; null: the template's own default."""
     stop_tokens: dict[str, int]
     """The tokens that end an answer, by their text."""
+    serving: dict[str, SwiftValue] = Field(default_factory=dict)
+    """The `swift deploy` arguments under which it answers as it was trained."""
     asked: str
     """The form that was asked for, such as `bfloat16`, `bnb 4 bit`, `q4_k_m`."""
     found: str
@@ -144,6 +147,11 @@ def manifest_of(run: RunFolder, made: Exported, stop_tokens: dict[str, int]) -> 
         system=_text(recipe.swift.get("system")),
         thinking=thinking if isinstance(thinking, bool) else None,
         stop_tokens=stop_tokens,
+        serving={
+            name: value
+            for name, value in serving_arguments(recipe).items()
+            if name != "torch_dtype" and not name.startswith(("quant_", "bnb_", "hqq_"))
+        },
         asked=made.asked,
         found=made.found,
         settings=made.settings,

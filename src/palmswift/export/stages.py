@@ -23,7 +23,7 @@ from palmswift.export.manifest import (
 )
 from palmswift.export.proof import MAX_TOKENS, ROWS, prove, result_of, standard_of
 from palmswift.files import sha256_of, with_usual_modes, write_json
-from palmswift.launchers.checkpoint_files import missing_parts, weight_files
+from palmswift.launchers.checkpoint_files import missing_parts, read_document, weight_files
 from palmswift.launchers.merge import (
     LEAST_MEMORY,
     MEMORY_LIMIT,
@@ -32,6 +32,7 @@ from palmswift.launchers.merge import (
     carry_files,
     has_adapter,
     merge_stage,
+    merged_dtype,
 )
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _merged(
     facts = run.facts("merge")
     told = ("by", "changed", "replaced", "by_rows", "peak_mib")
     settings = {name: facts[name] for name in told if name in facts}
-    asked = str(facts.get("dtype"))
+    asked = str(facts.get("dtype") or merged_dtype(run))
     known = _known(run, folder, truth, plan)
     if known is not None:
         return known
@@ -194,6 +195,7 @@ def _quantised(
         settings = _made_whole(
             folder, part, lambda: quantise.quantise(run, source, part, asked, plan.rows, console)
         )
+        _carry_arguments(source, folder)
         made = Exported(
             kind=asked.kind,
             path=folder,
@@ -223,9 +225,16 @@ def _made_whole(
     return settings
 
 
-def _found(folder: Path) -> str:
-    from palmswift.launchers.checkpoint_files import read_document
+def _carry_arguments(source: Path, folder: Path) -> None:
+    """args.json, by which ms-swift knows the template of a folder, where it is not there yet."""
+    known = read_document(source / "args.json")
+    if known is not None and not (folder / "args.json").exists():
+        config = read_document(folder / "config.json") or {}
+        dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
+        write_json(folder / "args.json", {**known, "torch_dtype": dtype})
 
+
+def _found(folder: Path) -> str:
     config = (read_document(folder / "config.json") or {}).get("quantization_config") or {}
     bits = checks.told_bits(config)
     how = config.get("quant_method", "not quantised")

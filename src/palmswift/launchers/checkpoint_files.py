@@ -15,6 +15,8 @@ MODEL = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TRAINER_STATE = "trainer_state.json"
 FSDP_OPTIMIZER = "optimizer.bin"
+EXPORT_MANIFEST = "palmswift-export.json"
+"""What an exported model says of itself (palmswift.export.manifest)."""
 MLX_STATE = "mlx/optimizer.safetensors"
 """The optimizer's, where MLX has trained (engines/mlx_worker.py)."""
 

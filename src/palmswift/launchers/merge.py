@@ -32,7 +32,7 @@ _CARRIED = (
 )
 _NOT_CARRIED = (
     *("model.safetensors.index.json", "adapter_config.json", "args.json", "trainer_state.json"),
-    *("palmswift.json", "palmswift-export.json", "exact_resume*.json"),
+    *("palmswift.json", "palmswift-export.json", "parity.json", "exact_resume*.json"),
 )
 
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -156,7 +156,7 @@ def require_room(needed: int, place: Path, what: str) -> None:
     if free < needed + (64 << 20):
         raise InputError(
             f"{what} takes {needed / 1e9:.1f} GB, and the disk of {place} has {free / 1e9:.1f} GB",
-            remedy="free some room (python launchers/runs.py clean), or --out on another disk",
+            remedy="free some room (python launchers/runs.py clean), or keep runs/ on another disk",
         )
 
 

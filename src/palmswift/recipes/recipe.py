@@ -84,6 +84,12 @@ class ExportSettings(_Section):
     ollama: bool = False
     """An Ollama Modelfile beside the GGUF."""
 
+    @model_validator(mode="after")
+    def _bits_of_something(self) -> ExportSettings:
+        if self.bits is not None and self.quant is None:
+            raise ValueError("`bits` is a property of `quant`")
+        return self
+
 
 class RecoverySettings(_Section):
     """What is done when a training fails in a way that can be mended."""

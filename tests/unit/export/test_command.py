@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support_runs import StandIn, prepare_project, write_project_recipe
 
+from palmswift.deploy import serve
 from palmswift.export.command import byte_count, main
 from palmswift.export.manifest import read_manifest
 from palmswift.export.quantise import PYTHON_VARIABLE
@@ -103,6 +104,18 @@ def test_a_merge_is_checked_linked_to_where_it_was_asked_and_done_once(
     )
     assert main(["--merge", "--no-parity"]) == 0
     assert [call["command"] for call in swift.calls] == ["sft", "export"]
+
+
+def test_an_exported_folder_is_served_with_the_thinking_policy_of_its_training(
+    swift: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--merge", "--no-parity"]) == 0
+    merged = find_run("latest").path / "export" / "merged"
+    capsys.readouterr()
+    assert serve.main(["--model", str(merged), "--dry-run"]) == 0
+    assert "--enable_thinking false" in capsys.readouterr().out
+    assert serve.main(["--model", str(merged), "--set", "enable_thinking=true", "--dry-run"]) == 0
+    assert "--enable_thinking true" in capsys.readouterr().out
 
 
 def test_an_export_without_a_manifest_is_looked_at_again(swift: StandIn) -> None:

