@@ -94,8 +94,10 @@ def _path(record: dict[str, Any]) -> str:
     return (
         "A request for one token, one at a time, as a ratio to bare `swift deploy`:"
         f" {', '.join(ours)} ({record['requests_each']} requests each, in turn; a server's odd and"
-        f" even requests differ by {record['noise']:.3f}). The process that listens is ms-swift's"
-        f" own (`{listening['program']}`): nothing of ours stands between it and its clients."
+        f" even requests differ by {record['noise']:.3f}; a ratio under 1 shows how far processes"
+        " of one program differ). The process that listens is ms-swift's own"
+        f" (`{listening['program']}`): there is no proxy. Of ours it has a look at a request's size"
+        " before it is read, and the key's check."
     )
 
 

@@ -208,6 +208,7 @@ def _body(args: argparse.Namespace, console: Console) -> Done:
     trained = spec_of_run(folder)
     changes = {
         "server": "vllm",
+        "backend": "vllm",
         "more_adapters": named_folders(args.also),
         "swift": {**trained.swift, **parse_settings(args.set)},
     }

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from support_deploy import adapter_folder, model_folder
 
+from palmswift.deploy.backends import vllm_environment
 from palmswift.deploy.board import PANELS
 from palmswift.deploy.ports import free_port, listens
 from palmswift.deploy.production import main, slug_of
@@ -223,6 +224,15 @@ def test_the_systemd_unit_starts_a_script_that_refuses_to_run_without_a_key(made
     started = subprocess.run([bash, str(out / "server.sh")], env={}, capture_output=True, text=True)
     assert started.returncode != 0
     assert "PALMSWIFT_API_KEY: set it in .env" in started.stderr
+
+
+def test_the_script_gives_vllm_the_environment_that_serve_gives_it(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VLLM_PLUGINS", raising=False)
+    script = (made() / "server.sh").read_text(encoding="utf-8")
+    for name, value in vllm_environment().items():
+        assert f"export {name}={shlex.quote(value)}\n" in script
 
 
 def test_no_secret_is_written(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
