@@ -64,16 +64,17 @@ def test_the_quantised_demo_was_trained_and_served_in_four_bits(qlora_demo: Demo
 
 @pytest.fixture(scope="module")
 def exports(lora_demo: Demo) -> Finished:
-    """The LoRA demo's adapter, merged, and quantised to 8 bits, by launchers/export.py."""
-    words = ("--merge", "--quant", "bnb", "--bits", "8", "--memory-limit", "1GiB", "--json")
+    """The LoRA demo's adapter, merged, and quantised to 4 bits, by launchers/export.py."""
+    words = ("--merge", "--quant", "bnb", "--memory-limit", "1GiB", "--json")
     return lora_demo.workshop.call(
         "python", "launchers/export.py", "--run", lora_demo.run.path.name, *words
     )
 
 
 def test_merged_weights_answer_as_the_adapter_does(exports: Finished) -> None:
-    assert exports.exit_code == 0, exports.said
+    assert exports.exit_code in (0, 1), exports.said  # 1: the quantised one has lost too much
     assert exports.left == []
+    assert exports.document["exports"][0]["passed"]
     folder = Path(exports.document["merged"])
     report = ParityReport.model_validate_json((folder / "parity.json").read_bytes())
     assert report.passed
@@ -91,16 +92,22 @@ def test_the_merge_has_held_less_than_its_limit(exports: Finished) -> None:
     assert 0 < int(str(manifest.settings["peak_mib"])) < 1024
 
 
-def test_a_quantised_export_tells_what_it_has_cost(exports: Finished, lora_demo: Demo) -> None:
-    folder = lora_demo.run.path / "export" / "bnb-int8"
-    manifest = read_manifest(folder)
+def test_a_quantised_export_tells_what_it_has_cost_and_nothing_else_is_wrong(
+    exports: Finished, lora_demo: Demo
+) -> None:
+    manifest = read_manifest(lora_demo.run.path / "export" / "bnb-int4")
     assert manifest is not None
-    assert manifest.found == "bitsandbytes 8 bit"
+    assert manifest.found == "bitsandbytes 4 bit"
     assert {check.name: check.passed for check in manifest.checks} == dict.fromkeys(
         ("whole", "finite", "quantised", "size", "template", "stop tokens", "loads"), True
     )
-    assert manifest.parity is not None
-    assert manifest.parity.divergence is not None
-    assert 0 < manifest.parity.divergence < manifest.parity.limit
     assert manifest.stop_tokens["<|im_end|>"] == 2
-    assert "quantisation loss" in exports.stderr
+    parity = manifest.parity
+    assert parity is not None
+    assert parity.divergence is not None
+    assert 0 < parity.divergence < 1
+    assert parity.same_prompts == parity.prompts
+    # The toy has learnt by heart, and rounding to 4 bits may cost it more than is allowed.
+    assert set(parity.causes) <= {"quantisation_loss"}
+    assert exports.exit_code == (0 if parity.passed else 1)
+    assert f"quantisation loss {parity.divergence:.2g} nats a token" in exports.stderr
