@@ -22,7 +22,9 @@ def accept_loss(found: ParityReport, truth: Truth, limit: float) -> ParityReport
     One that does not is named `quantisation_loss`; what rounding cannot do stays as it was named.
     """
     far = found.divergence
-    if far is None or far >= LOSSY_LIMIT:
+    if far is None:
+        return _without_figure(found)
+    if far >= LOSSY_LIMIT:
         return found
     known = _BY_ROUNDING + (_BY_STOPPING if _stops_rightly(found, truth) else ())
     prompts = [_renamed(one, far, limit) if one.cause in known else one for one in found.prompts]
@@ -35,6 +37,19 @@ def accept_loss(found: ParityReport, truth: Truth, limit: float) -> ParityReport
             named = next((c for c, names in found.causes.items() if one.name in names), one.cause)
             causes.setdefault(LOSS if one.cause == LOSS else named, []).append(one.name)
     return found.model_copy(update={"causes": causes, "prompts": prompts})
+
+
+def _without_figure(found: ParityReport) -> ParityReport:
+    """No token in common, or no log-probabilities: only the same answers can be accepted."""
+    parted = [one.name for one in found.prompts if one.answer == "tie"]
+    if not parted:
+        return found
+    detail = "another first token, so that the loss cannot be told"
+    prompts = [
+        one.model_copy(update={"cause": LOSS, "detail": detail}) if one.name in parted else one
+        for one in found.prompts
+    ]
+    return found.model_copy(update={"causes": {**found.causes, LOSS: parted}, "prompts": prompts})
 
 
 def _renamed(one: Compared, far: float, limit: float) -> Compared:

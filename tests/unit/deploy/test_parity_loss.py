@@ -74,6 +74,13 @@ def test_a_loss_over_the_limit_that_no_prompt_shows_alone_is_named_too() -> None
     assert accepted(compared("a"), compared("b"), divergence=0.2) == {LOSS: ["a"]}
 
 
+def test_a_loss_that_could_not_be_measured_is_not_taken_for_none() -> None:
+    parted = compared("a", divergence=None)
+    assert accepted(parted, divergence=None) == {LOSS: ["a"]}
+    same = compared("a", answer="same", divergence=None)
+    assert accepted(same, divergence=None) == {}
+
+
 def test_another_answer_that_was_no_close_call_is_no_rounding() -> None:
     one = compared("a", answer="differs", divergence=0.0005, cause="lossy_weights")
     assert accepted(one, divergence=0.0005) == {LOSS: ["a"]}
