@@ -159,9 +159,10 @@ def served(
     workshop: Workshop,
     *words: str | Path,
     env: Mapping[str, str] | None = None,
+    port: int = 0,
 ) -> Iterator[RunningServer]:
-    """`python deploy/serve.py WORDS --detach`, on a free port; gone after the block."""
-    port = free_port()
+    """`python deploy/serve.py WORDS --detach`, on a free port by default; gone after the block."""
+    port = port or free_port()
     serve = ("python", "deploy/serve.py", *words, "--port", str(port), "--detach", "--json")
     finished = workshop.call(*serve, env=env, may_stay=True)
     try:

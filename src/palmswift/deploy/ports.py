@@ -1,20 +1,16 @@
-"""TCP ports: who listens on one, whether ms-swift would get it, and which is free."""
+"""TCP ports: who listens on one, whether a server would get it, and which is free."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import socket
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import psutil
 
 from palmswift.errors import InputError
-
-_LINGER = 65.0
-"""Seconds that Linux keeps closed connections in TIME_WAIT (60), and a little."""
 
 
 class Holder(NamedTuple):
@@ -69,16 +65,24 @@ def _is_listener(status: str, address: object, port: int) -> bool:
 
 
 def free_port(start: int = 0) -> int:
-    """A port that ms-swift would get: any when `start` is 0, else the first from `start` on."""
+    """A port that a server would get: any when `start` is 0, else the first from `start` on."""
     for port in range(start, min(start + 1000, 65536)):
-        if found := _bind(port):
+        if found := bindable(port):
             return found
     raise InputError(f"no port from {start} on is free", remedy="--port 0 picks any free one")
 
 
-def _bind(port: int) -> int | None:
-    """Bind as find_free_port does (swift/utils/utils.py): all interfaces, no SO_REUSEADDR."""
+def bindable(port: int) -> int | None:
+    """`port`, or any when it is 0, if a server can have it; None when somebody listens there.
+
+    It is bound as uvicorn and vLLM bind theirs, with SO_REUSEADDR, so that connections which a
+    stopped server has closed (TIME_WAIT, a minute) do not hold it. macOS would then let another
+    bind beside a listener on one interface, hence the question whether anyone answers.
+    """
+    if port and _answers(port):
+        return None
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("", port))
         except OSError as error:
@@ -90,29 +94,11 @@ def _bind(port: int) -> int | None:
         return int(probe.getsockname()[1])
 
 
-def require_port(port: int, note: Callable[[str], object], patience: float = _LINGER) -> None:
-    """Return when ms-swift would get `port`; `InputError` names who holds it.
-
-    Connections that a stopped server closed keep the port for a minute (TIME_WAIT), and ms-swift
-    would then take another one in silence, so that is waited for, up to `patience` seconds.
-    """
-    deadline, told = time.monotonic() + patience, False
-    while _bind(port) is None:
-        if holder := holder_of(port):
-            raise InputError(
-                f"port {port} is taken by {holder}",
-                remedy=f"--port {free_port(port + 1)} is free; "
-                "python deploy/status.py lists palmswift's own servers",
-            )
-        if not told:
-            note(
-                f"port {port} is held by closed connections of a stopped server; waiting for up "
-                f"to 60 s (port {free_port(port + 1)} is free now)"
-            )
-            told = True
-        if time.monotonic() > deadline:
-            raise InputError(
-                f"connections that are being closed still hold port {port}",
-                remedy=f"try again in a minute, or --port {free_port(port + 1)}",
-            )
-        time.sleep(0.5)
+def require_port(port: int) -> None:
+    """Return when a server would get `port`; `InputError` names who holds it."""
+    if bindable(port) is None:
+        raise InputError(
+            f"port {port} is taken by {holder_of(port) or 'another process'}",
+            remedy=f"--port {free_port(port + 1)} is free; "
+            "python deploy/status.py lists palmswift's own servers",
+        )

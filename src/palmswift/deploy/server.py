@@ -146,7 +146,7 @@ class Server:
             require_installed(self.spec.backend, self.spec.swift)
         if self.spec.port:
             require_unclaimed(self.spec.port, self.registry)
-            require_port(self.spec.port, self.note)
+            require_port(self.spec.port)
 
     def start(self) -> None:
         """Start the processes; `InputError` as `check` says."""

@@ -10,7 +10,16 @@ from support_runs import make_run
 from palmswift.deploy.parity_judge import Compared, ParityReport
 from palmswift.deploy.parity_prompts import Prompt
 from palmswift.deploy.parity_truth import Answer, Expected, Truth
-from palmswift.export.proof import LOSSY, SAME, Standard, judged, result_of, sentence, standard_of
+from palmswift.export.proof import (
+    QUANTISED,
+    REROUNDED,
+    SAME,
+    Standard,
+    judged,
+    result_of,
+    sentence,
+    standard_of,
+)
 
 ANSWER = Answer(text="a", ids=[1, 2], finished=True, logprobs=[0.0, 0.0], gaps=[5.0, 5.0])
 TRUTH = Truth(
@@ -30,7 +39,7 @@ TRUTH = Truth(
     ],
 )
 MERGED = Standard(SAME, "merge_loss", lossy=False)
-QUANTISED = Standard(LOSSY, "quantisation_loss", lossy=True)
+ROUNDED = Standard(QUANTISED, "quantisation_loss", lossy=True)
 
 
 def report(far: float, cause: str | None = None, answer: str = "same") -> ParityReport:
@@ -54,14 +63,14 @@ def report(far: float, cause: str | None = None, answer: str = "same") -> Parity
 
 
 def test_a_quantisation_under_the_limit_is_a_figure_and_no_fault() -> None:
-    found = judged(report(0.1, "lossy_weights"), TRUTH, QUANTISED)
+    found = judged(report(0.1, "lossy_weights"), TRUTH, ROUNDED)
     assert found.passed
-    told = sentence(result_of(found, LOSSY), quantised=True)
+    told = sentence(result_of(found, QUANTISED), quantised=True)
     assert told == "quantisation loss 0.1 nats a token; 2 of 2 answers the same"
 
 
 def test_a_quantisation_over_the_limit_fails_by_its_name() -> None:
-    found = judged(report(0.4, "lossy_weights"), TRUTH, QUANTISED)
+    found = judged(report(0.4, "lossy_weights"), TRUTH, ROUNDED)
     assert [*found.causes] == ["quantisation_loss"]
 
 
@@ -72,7 +81,7 @@ def test_a_merge_of_whole_weights_may_lose_nothing() -> None:
 
 
 @pytest.mark.parametrize("cause", ["template", "thinking", "adapter_missing", "stop_missing"])
-@pytest.mark.parametrize("standard", [MERGED, QUANTISED])
+@pytest.mark.parametrize("standard", [MERGED, ROUNDED])
 def test_no_limit_excuses_another_template_a_lost_adapter_or_stop_token(
     cause: str, standard: Standard
 ) -> None:
@@ -85,7 +94,7 @@ def test_no_limit_excuses_another_template_a_lost_adapter_or_stop_token(
 
 
 def test_other_weights_stay_other_weights() -> None:
-    found = judged(report(3.0, "other_weights", "differs"), TRUTH, QUANTISED)
+    found = judged(report(3.0, "other_weights", "differs"), TRUTH, ROUNDED)
     assert [*found.causes] == ["other_weights"]
 
 
@@ -93,8 +102,8 @@ def test_the_limit_is_that_of_what_was_trained_and_made(tmp_path: Path) -> None:
     whole = make_run(tmp_path / "a")
     rounded = make_run(tmp_path / "b", swift={"quant_method": "bnb", "quant_bits": 4})
     assert standard_of(whole, quantised=False, limit=None) == MERGED
-    assert standard_of(whole, quantised=True, limit=None) == QUANTISED
+    assert standard_of(whole, quantised=True, limit=None) == ROUNDED
     assert standard_of(rounded, quantised=False, limit=None) == Standard(
-        LOSSY, "merge_loss", lossy=True
+        REROUNDED, "merge_loss", lossy=True
     )
     assert standard_of(whole, quantised=True, limit=0.5).limit == 0.5

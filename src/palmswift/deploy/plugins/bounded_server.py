@@ -1,7 +1,9 @@
-"""Given to `swift deploy` as `--external_plugins`: bounded requests, and 4xx for what is malformed.
+"""Given to `swift deploy` as `--external_plugins`: bounded requests, 4xx for what is malformed, and
+the port that was asked for.
 
 ms-swift 4.6.0 answers 500 to messages without content, to no choice (`n: 0`), to a key that is not
 ASCII, and to whatever `/infer/` cannot read. The way of a well-formed request stays its own.
+For a minute after a stop it takes the closed connections for a server, and another port.
 In a folder of its own, because ms-swift puts a plugin's folder before all others to import from.
 """
 
@@ -11,11 +13,13 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import swift.arguments.deploy_args as deploy_args
 import uvicorn
 from fastapi import HTTPException, Request
 from swift.infer_engine.protocol import ChatCompletionRequest
 from swift.pipelines.infer.deploy import SwiftDeploy
 
+from palmswift.deploy.ports import bindable
 from palmswift.deploy.request_bounds import RequestBounds
 
 _UNREADABLE = (TypeError, ValueError, LookupError, AttributeError)
@@ -67,6 +71,16 @@ def _bounded(run: Callable[..., None]) -> Callable[..., None]:
     return run_bounded
 
 
+def _reusing(find: Callable[..., int]) -> Callable[..., int]:
+    """find_free_port (swift/utils/utils.py) binds without SO_REUSEADDR, which uvicorn sets."""
+
+    @functools.wraps(find)
+    def find_port(start_port: int | None = None, retry: int = 100) -> int:
+        return bindable(start_port or 0) or find(start_port, retry)
+
+    return find_port
+
+
 def _change(owner: Any, name: str, made_of: Callable[[Any], Any]) -> None:
     setattr(owner, name, made_of(getattr(owner, name)))
 
@@ -74,4 +88,5 @@ def _change(owner: Any, name: str, made_of: Callable[[Any], Any]) -> None:
 _change(ChatCompletionRequest, "__post_init__", _readable)
 _change(SwiftDeploy, "_check_api_key", _of_any_text)
 _change(SwiftDeploy, "infer_handler", _refusing)
+_change(deploy_args, "find_free_port", _reusing)
 _change(uvicorn, "run", _bounded)

@@ -16,7 +16,7 @@ from palmswift.deploy.readiness import is_healthy
 from palmswift.errors import ChildError
 from palmswift.export.llama_cpp.kinds import KINDS
 from palmswift.export.llama_cpp.tools import Tool
-from palmswift.export.proof import TIE, Standard, judged, standard_of
+from palmswift.export.proof import LOSSY_TIE, TIE, Standard, judged, standard_of
 from palmswift.launchers.diagnosis import log_tail
 from palmswift.process import ProcessGroup, family
 
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from palmswift.launchers.run_folder import RunFolder
 
 _POLL_SECONDS = 0.05
-_LOSSY_TIE = 1.0
-"""A close call for quantised weights, in nats between the two likeliest tokens: where the mean is a
-tenth of a nat, it is now and then ten times that at one token."""
 _SPARE = 64
 """Tokens of context beside the longest prompt and its answer."""
 
@@ -91,7 +88,7 @@ def prove(
     longest = max((len(one.prompt_ids) for one in truth.expected), default=0)
     context = longest + truth.max_tokens + _SPARE
     patience = 120.0 + file.stat().st_size / 50e6  # a slow disk reads 50 MB a second
-    limits = Limits(tie=_LOSSY_TIE if standard.lossy else TIE, divergence=standard.limit)
+    limits = Limits(tie=LOSSY_TIE if standard.lossy else TIE, divergence=standard.limit)
     with serving(tool, file, log=log, context=context, patience=patience) as base_url:
         found = compare(truth, run_name, base_url, file.stem, None, limits)
     return judged(found, truth, standard)
