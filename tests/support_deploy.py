@@ -92,9 +92,9 @@ def stand_in(folder: Path) -> str:
     return shlex.join([sys.executable, "-S", str(program)])
 
 
-def whole_tensor_file(file: Path) -> None:
+def whole_tensor_file(file: Path, name: str = "w") -> None:
     """Write a safetensors file with one small tensor."""
-    header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    header = json.dumps({name: {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
     file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
 
 
@@ -106,12 +106,13 @@ def model_folder(folder: Path) -> Path:
     return folder
 
 
-def adapter_folder(folder: Path, rank: int = 8) -> Path:
-    """A folder that looks like a LoRA checkpoint."""
+def adapter_folder(folder: Path, rank: int = 8, module: str = "layers.0.self_attn.q_proj") -> Path:
+    """A folder that looks like a LoRA checkpoint with weights of one module."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {"r": rank, "base_model_name_or_path": "Qwen/Qwen3-0.6B"}
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    whole_tensor_file(folder / "adapter_model.safetensors")
+    weight = f"base_model.model.model.{module}.lora_A.weight"
+    whole_tensor_file(folder / "adapter_model.safetensors", weight)
     return folder
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from palmswift.errors import Problem
+from palmswift.launchers.tensor_file import TornFile, read_header
 
 _VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as the largest LoRA rank (vllm/config/lora.py, MaxLoRARanks)."""
@@ -43,6 +44,17 @@ def vllm_lora_rank(adapter: Path) -> int:
     return next((rank for rank in _VLLM_RANKS if rank >= needed), needed)
 
 
+def adapted_modules(adapter: Path) -> list[str]:
+    """The kinds of modules that an adapter changes (`q_proj`), by the names of its weights; none
+    when they cannot be read."""
+    try:
+        names = read_header(adapter / "adapter_model.safetensors")
+    except (OSError, TornFile):
+        return []
+    modules = (name.partition(".lora_")[0] for name in names if ".lora_" in name)
+    return sorted({module.rpartition(".")[2] for module in modules})
+
+
 def vllm_adapter_problems(adapter: Path) -> list[Problem]:
     """What vLLM 0.32 cannot do of this adapter (`PEFTHelper`), which it would say after loading."""
     config = adapter_config(adapter)
@@ -55,6 +67,9 @@ def vllm_adapter_problems(adapter: Path) -> list[Problem]:
         f"weights that begin with {start} (init_lora_weights)": isinstance(start, str)
         and start.lower() not in _PLAIN_STARTS,
         "other tuners than LoRA (peft_type)": config.get("peft_type", "LORA") != "LORA",
+        # Its LoRA of the output layer has one row a request, where a request for prompt_logprobs
+        # has one a token: the engine dies of it (vllm/lora/layers/logits_processor.py).
+        "safe way with the output layer (lm_head)": "lm_head" in adapted_modules(adapter),
     }
     remedy = "merge it (python launchers/export.py) and serve the merged model, or --backend "
     return [

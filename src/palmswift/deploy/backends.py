@@ -14,7 +14,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from palmswift.deploy.adapters import vllm_adapter_problems, vllm_lora_rank
+from palmswift.deploy.adapters import (
+    adapted_modules,
+    vllm_adapter_problems,
+    vllm_lora_rank,
+)
 from palmswift.errors import InputError, Problem
 from palmswift.recipes.recipe import SwiftValue
 
@@ -62,6 +66,10 @@ def engine_arguments(
         made[ENGINES[backend].context] = length
     if backend == "vllm" and adapter is not None:
         made["vllm_max_lora_rank"] = vllm_lora_rank(adapter)
+        if modules := adapted_modules(adapter):
+            # By default the output layer gets a LoRA too, and the engine dies of a request for
+            # prompt_logprobs (vllm_adapter_problems).
+            made["vllm_engine_kwargs"] = {"lora_target_modules": modules}
     if backend == "vllm" and swift.get("quant_method") == "bnb":
         # Otherwise ms-swift gives vLLM the 16-bit weights, four times as large, without a word.
         made["vllm_quantization"] = "bitsandbytes"

@@ -15,6 +15,15 @@ _KNOWN: tuple[tuple[str, Diagnosis], ...] = (
         Diagnosis("out_of_memory", "no GPU memory is left for the context (KV cache)", ""),
     ),
     (
+        r"(?P<detail>\w+ memory \S.{0,60}? on startup is less than desired .{0,60}?\([^)]*\))",
+        Diagnosis(
+            "memory_taken",
+            "less memory is free than vLLM is to take",
+            "--set vllm_gpu_memory_utilization=0.6, or end what holds the rest; on a CPU "
+            "VLLM_CPU_KVCACHE_SPACE=4 (GiB) in the environment asks for less",
+        ),
+    ),
+    (
         r"larger than the maximum number of tokens that can be stored in KV cache",
         Diagnosis(
             "context_too_long",

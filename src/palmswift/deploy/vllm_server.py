@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from palmswift.deploy.adapters import vllm_lora_rank
+from palmswift.deploy.adapters import adapted_modules, vllm_lora_rank
 from palmswift.deploy.backends import engine_arguments, generation_defaults
 from palmswift.deploy.spec import ServerSpec
 from palmswift.errors import InputError, Problem
@@ -82,6 +82,8 @@ def vllm_arguments(spec: ServerSpec, port: int) -> dict[str, SwiftValue]:
         arguments["lora-modules"] = [f"{name}={path}" for name, path in adapters.items()]
         arguments["max-loras"] = len(adapters)
         arguments["max-lora-rank"] = max(map(vllm_lora_rank, adapters.values()))
+        if modules := {name for path in adapters.values() for name in adapted_modules(path)}:
+            arguments["lora-target-modules"] = sorted(modules)
     _require_stop(spec)
     settings = engine_arguments("vllm", spec.model, None, spec.swift) | spec.swift
     return {**arguments, **_settings(generation_defaults(spec.model) | settings)}

@@ -11,9 +11,10 @@ from typing import Any, get_args
 import pytest
 from support_deploy import adapter_folder, model_folder, spec_of
 
-from palmswift.deploy.adapters import vllm_lora_rank
+from palmswift.deploy.adapters import vllm_adapter_problems, vllm_lora_rank
 from palmswift.deploy.backends import (
     Backend,
+    engine_arguments,
     generation_defaults,
     require_installed,
     vllm_environment,
@@ -173,6 +174,19 @@ def test_a_rank_of_its_own_for_a_module_counts(tmp_path: Path) -> None:
     whole["rank_pattern"] = {"q_proj": 40}
     (adapter / "adapter_config.json").write_text(json.dumps(whole))
     assert vllm_lora_rank(adapter) == 64
+
+
+def test_vllm_is_told_which_modules_an_adapter_changes(tmp_path: Path) -> None:
+    """Otherwise it dies of a request for prompt_logprobs."""
+    adapter = adapter_folder(tmp_path / "adapter")
+    made = engine_arguments("vllm", str(tmp_path), adapter, {})
+    assert made["vllm_engine_kwargs"] == {"lora_target_modules": ["q_proj"]}
+
+
+def test_an_adapter_of_the_output_layer_is_refused_for_vllm(tmp_path: Path) -> None:
+    adapter = adapter_folder(tmp_path / "adapter", module="lm_head")
+    [problem] = vllm_adapter_problems(adapter)
+    assert "lm_head" in problem.what
 
 
 @pytest.mark.parametrize("backend", get_args(Backend))

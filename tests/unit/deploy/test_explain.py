@@ -11,6 +11,8 @@ from palmswift.deploy.explain import explain, server_error
 LINES = {
     "port_taken": "[Errno 98] error while attempting to bind: address already in use",
     "out_of_memory": "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB",
+    "memory_taken": "ValueError: Available memory on node 0 (18.43/23.54 GiB) on startup is less "
+    "than desired CPU memory utilization (0.92, 21.66 GiB). On the CPU backend, the flag",
     "context_too_long": "the model's max seq len (40960) is larger than the maximum number of "
     "tokens that can be stored in KV cache (8192)",
     "adapter_mismatch": "RuntimeError: size mismatch for base_model.model.lm_head.lora_A.weight",

@@ -42,6 +42,7 @@ def test_base_and_adapters_stand_side_by_side_under_their_names(spec: ServerSpec
         f"older={spec.more_adapters['older']}",
     ]
     assert arguments["max-loras"] == 2
+    assert arguments["lora-target-modules"] == ["q_proj"]
 
 
 def test_a_whole_model_is_served_under_its_own_name(spec: ServerSpec) -> None:
