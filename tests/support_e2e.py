@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import psutil
+import pytest
 
 from palmswift.deploy.ports import free_port
 from palmswift.eval.reports.report import JSON_NAME, EvaluationReport, read_report
@@ -174,6 +175,28 @@ def served(
         for process in marked(finished.mark):
             with contextlib.suppress(psutil.Error):
                 process.kill()
+
+
+def curled(server: RunningServer, body: Mapping[str, Any]) -> tuple[str, str]:
+    """The answer that curl gets whole, and the one that it gets as a stream."""
+    words = ["curl", "--silent", "--show-error", "--fail-with-body", "--no-buffer"]
+    words += [f"{server.url}/chat/completions", "--header", "Content-Type: application/json"]
+
+    def said(stream: bool) -> str:
+        data = json.dumps({**body, "model": server.model, "stream": stream})
+        return subprocess.run(
+            [*words, "--data", data], capture_output=True, text=True, check=True, timeout=120
+        ).stdout
+
+    whole = json.loads(said(stream=False))["choices"][0]["message"]["content"]
+    events = [line for line in said(stream=True).splitlines() if line.startswith("data: ")]
+    assert events.pop() == "data: [DONE]"
+    chunks = [json.loads(event.removeprefix("data: "))["choices"] for event in events]
+    pieces = [choices[0]["delta"].get("content") or "" for choices in chunks if choices]
+    return whole, "".join(pieces)
+
+
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not on this machine")
 
 
 def has_vllm() -> bool:

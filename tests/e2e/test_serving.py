@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import requests
-from support_e2e import Demo, RunningServer, Workshop, exact
+from support_e2e import Demo, RunningServer, Workshop, curled, exact, needs_curl
 
 from palmswift.eval.reports.report import read_report
 from palmswift.files import read_jsonl
@@ -61,6 +61,14 @@ def test_the_official_client_gets_it_whole_and_as_a_stream(server: RunningServer
     pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
     assert len([piece for piece in pieces if piece]) > 1
     assert "".join(pieces) == text
+
+
+@needs_curl
+def test_curl_gets_it_whole_and_as_a_stream(server: RunningServer) -> None:
+    body = {"messages": conversation(), "temperature": 0, "max_tokens": 128}
+    whole, streamed = curled(server, body)
+    assert whole.endswith(ANSWER)
+    assert streamed == whole
 
 
 def test_the_suite_scores_a_server_that_it_did_not_start(

@@ -17,7 +17,7 @@ from support_asking import (
     check_stream_is_whole,
     replies,
 )
-from support_e2e import Demo, RunningServer, exact, report_of
+from support_e2e import Demo, RunningServer, curled, exact, needs_curl, report_of
 
 from palmswift.deploy.board import PANELS
 from palmswift.deploy.spec import base_of_run
@@ -202,6 +202,12 @@ def test_its_models_are_known_by_their_names_to_the_official_client(
         said[name] = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
     assert said["demo_cpu_lora"] == ANSWER
     assert said["base"] not in ("", ANSWER)
+
+
+@needs_curl
+def test_curl_gets_the_trained_answer_whole_and_as_a_stream(vllm_server: RunningServer) -> None:
+    body = {"messages": [SYSTEM, QUESTION], "max_tokens": 64}
+    assert curled(vllm_server, body) == (ANSWER, ANSWER)
 
 
 def test_what_is_malformed_or_too_large_is_refused_and_it_lives(vllm_server: RunningServer) -> None:
