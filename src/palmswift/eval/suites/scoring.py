@@ -124,7 +124,9 @@ def score_one(
     subject, replied = subject_of(case, row)
     checks = [check(assertion, subject, call) for assertion in case.assertions]
     # Thinking that never ended is graded as an empty answer: wrong, whatever the references.
-    scores = answer_scores(subject.answer, subject.references, {"exact_match", *metrics})
+    # In one order whatever the process: the report of the same answers is the same to the byte.
+    wanted = dict.fromkeys(("exact_match", *metrics))
+    scores = answer_scores(subject.answer, subject.references, wanted)
     if not replied:
         scores = {name: 0.0 for name in scores if name not in LOWER_IS_BETTER}
     passed, share = _judged(checks) if replied else (False, 0.0)

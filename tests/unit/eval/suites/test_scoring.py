@@ -6,6 +6,7 @@ from support_eval import arithmetic, prediction
 
 from palmswift.eval.asking.conversation import Case
 from palmswift.eval.asking.journal import RequestError
+from palmswift.eval.measures.metrics import TextMetric
 from palmswift.eval.suites.scoring import ScoredAnswer, score
 from palmswift.eval.suites.summary import summarise
 
@@ -17,6 +18,13 @@ def test_thinking_is_no_part_of_the_graded_answer() -> None:
     [answer] = score([CASE], ["chrf"], [prediction(CASE, "<think>\n2?\n</think>\n\n1")], ["tuned"])
     assert (answer.answer, answer.reasoning) == ("1", "2?")
     assert (answer.exact, answer.passed, answer.chrf) == (True, True, 100.0)
+
+
+def test_scores_stand_in_one_order_so_that_the_same_answers_make_the_same_bytes() -> None:
+    asked: list[TextMetric] = ["chrf", "rouge", "similarity"]
+    [answer] = score([CASE], asked, [prediction(CASE, "1")], ["tuned"])
+    names = ["exact_match", "chrf", "rouge_1", "rouge_2", "rouge_l", "similarity"]
+    assert [name for name in answer.scores if name in names] == names
 
 
 def test_thinking_that_never_ended_is_no_answer_and_fails_even_lenient_demands() -> None:
