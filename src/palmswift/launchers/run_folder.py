@@ -32,7 +32,8 @@ from palmswift.paths import runs_dir, user_path
 from palmswift.recipes.catalogue import nearest
 from palmswift.recipes.load import resolved_yaml
 from palmswift.recipes.recipe import Recipe
-from palmswift.recipes.yaml_text import parse
+from palmswift.recipes.shape import shape_problems
+from palmswift.recipes.yaml_text import Key, parse
 
 StageState = Literal["running", "done", "failed", "interrupted"]
 
@@ -189,11 +190,22 @@ class RunFolder:
     def _read_recipe(self, file: Path) -> Recipe:
         try:
             text = parse(file.read_text(encoding="utf-8"), str(file))
-            if text.problems:
-                raise InputError(f"{file} cannot be read", text.problems)
-            return Recipe.model_validate(text.value)
-        except (FileNotFoundError, ValidationError, UnicodeDecodeError) as error:
+        except (FileNotFoundError, UnicodeDecodeError) as error:
             raise InputError(f"{file} cannot be read: {error}") from error
+        if text.problems:
+            raise InputError(f"{file} cannot be read", text.problems)
+        values = text.value if isinstance(text.value, dict) else {}
+
+        def place(key: Key) -> str:
+            return f"{file}:{text.lines.get(key, 1)}"
+
+        if problems := shape_problems(values, place):
+            raise InputError(
+                f"{file} cannot be read: it was written by hand or by another version",
+                [*problems.values()],
+                remedy=f"this is palmswift {__version__}; run.json tells which one began the run",
+            )
+        return Recipe.model_validate(values)
 
     def save(self) -> None:
         """Write run.json; on a full disk into the room that was kept back for it."""

@@ -25,6 +25,18 @@ def test_a_run_is_read_back_with_its_recipe_and_its_stages(tmp_path: Path) -> No
     assert again.facts("data") == {"kept": 7}
 
 
+def test_a_recipe_of_another_version_is_told_by_key_and_line(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    file = run.path / "recipe.resolved.yaml"
+    file.write_text("launch:\n  engine: local\n" + file.read_text().replace("launch:", "x-old:"))
+    with pytest.raises(InputError) as caught:
+        _ = RunFolder(run.path).recipe
+    assert f"{file}:2: launch.engine: input should be 'swift' or 'mlx', not 'local'" in str(
+        caught.value
+    )
+    assert "pydantic" not in str(caught.value)
+
+
 def test_a_failed_stage_keeps_its_error_and_is_not_done(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     with pytest.raises(InputError), run.stage("train"):
