@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from palmswift.process import stop_group
 
@@ -29,6 +29,9 @@ class ChildGone(Exception):
     """The child ended or did not answer in time; says how, with the end of what it printed."""
 
 
+Child = TypeVar("Child", bound="JsonChild")
+
+
 class JsonChild:
     """`python -m MODULE`, started at the first question and again after it went away."""
 
@@ -37,7 +40,7 @@ class JsonChild:
         self._env = {**os.environ, **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> JsonChild:
+    def __enter__(self: Child) -> Child:
         return self
 
     def __exit__(

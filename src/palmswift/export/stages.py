@@ -23,7 +23,7 @@ from palmswift.export.manifest import (
 )
 from palmswift.export.proof import MAX_TOKENS, ROWS, prove, result_of, standard_of
 from palmswift.files import sha256_of, with_usual_modes, write_json
-from palmswift.launchers.checkpoint_files import missing_parts, read_document, weight_files
+from palmswift.launchers.checkpoint_files import read_document, weight_files
 from palmswift.launchers.merge import (
     LEAST_MEMORY,
     MEMORY_LIMIT,
@@ -33,6 +33,7 @@ from palmswift.launchers.merge import (
     has_adapter,
     merge_stage,
     merged_dtype,
+    trained_checkpoint,
 )
 
 if TYPE_CHECKING:
@@ -99,24 +100,6 @@ def check_plan(plan: Plan, run: RunFolder) -> None:
         carry.require_free_folder(plan.out)
     if problems:
         raise InputError(f"{run.path.name} cannot be exported this way", problems)
-
-
-def trained_checkpoint(run: RunFolder) -> Path:
-    """The checkpoint of a finished training, whole. `InputError` otherwise."""
-    found = run.facts("train").get("checkpoint")
-    if not run.is_done("train") or not found:
-        raise InputError(
-            f"{run.path.name} has no trained checkpoint to export",
-            remedy=f"python launchers/train.py --resume {run.path.name}",
-        )
-    checkpoint = run.path / str(found)
-    if faults := missing_parts(checkpoint, resumable=False):
-        raise InputError(
-            f"{checkpoint.name} of {run.path.name} is not whole",
-            [Problem(fault, str(checkpoint)) for fault in faults],
-            remedy=f"python launchers/runs.py show {run.path.name} tells which are left",
-        )
-    return checkpoint
 
 
 def _weights(run: RunFolder, checkpoint: Path) -> int:

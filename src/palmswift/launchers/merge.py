@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from palmswift.errors import ChildError, InputError
+from palmswift.errors import ChildError, InputError, Problem
 
 if TYPE_CHECKING:
     from palmswift.command import Console
@@ -119,26 +119,36 @@ def base_folder(folder: RunFolder) -> Path:
     return Path(str(folder.state.swift_arguments.get("model_dir") or known))
 
 
-def adapter_of(folder: RunFolder) -> Path:
-    """The checkpoint of a finished LoRA training; `InputError` when there is none."""
+def trained_checkpoint(folder: RunFolder) -> Path:
+    """The checkpoint of a finished training, whole; `InputError` otherwise."""
+    from palmswift.launchers.checkpoint_files import missing_parts
     from palmswift.recipes.source import shown
 
     name = folder.path.name
     found = folder.facts("train").get("checkpoint")
     if not folder.is_done("train") or not found:
         raise InputError(
-            f"{name} has no trained checkpoint to merge",
+            f"{name} has no trained checkpoint to export",
             remedy=f"python launchers/train.py --resume {name}",
         )
     checkpoint = folder.path / str(found)
+    left = f"python launchers/runs.py show {name} tells which checkpoints are left"
     if not checkpoint.is_dir():
-        raise InputError(
-            f"{shown(checkpoint)} is not there any more",
-            remedy=f"python launchers/runs.py show {name} tells which checkpoints are left",
-        )
+        raise InputError(f"{shown(checkpoint)} is not there any more", remedy=left)
+    if faults := missing_parts(checkpoint, resumable=False):
+        problems = [Problem(fault, shown(checkpoint)) for fault in faults]
+        raise InputError(f"{checkpoint.name} of {name} is not whole", problems, remedy=left)
+    return checkpoint
+
+
+def adapter_of(folder: RunFolder) -> Path:
+    """The checkpoint of a finished LoRA training, whole; `InputError` when there is none."""
+    from palmswift.recipes.source import shown
+
+    checkpoint = trained_checkpoint(folder)
     if not has_adapter(checkpoint):
         raise InputError(
-            f"{name} was tuned in full: there is no adapter to merge",
+            f"{folder.path.name} was tuned in full: there is no adapter to merge",
             remedy=f"its model is {shown(checkpoint)}",
         )
     return checkpoint

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from support_checkpoints import Numbers, write_model
 from support_runs import StandIn, make_run, prepare_project, write_project_recipe
 
 from palmswift.command import Console
@@ -85,6 +86,7 @@ def test_a_full_tuning_has_no_adapter_to_merge(swift: StandIn) -> None:
     run = find_run("latest")
     for file in (run.training / "checkpoint-4").glob("adapter_*"):
         file.unlink()
+    write_model(run.training, 4, {"layer.weight": Numbers("F32", [1.0, 1.0])})
     with pytest.raises(InputError, match="was tuned in full"):
         merge_stage(run, CONSOLE)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from palmswift.errors import ChildError, InputError
-from palmswift.eval.json_child import ChildGone, JsonChild
+from palmswift.errors import InputError
+from palmswift.eval.measures.model_child import ModelChild
 
 LAYERS = {
     "bert-base-chinese": 8,
@@ -25,7 +25,6 @@ LAYERS = {
 """The layer that goes best with people's judgements, by model (bert_score 0.3.13, model2layers)."""
 
 _CHUNK = 256
-_TIMEOUT = 3600.0
 
 
 class BertScore(NamedTuple):
@@ -64,8 +63,7 @@ class BertScorer:
             )
         self.model = model
         self.layer = used
-        environment = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-        self._child = JsonChild("palmswift.eval.measures.bertscore_worker", env=environment)
+        self._child = ModelChild("palmswift.eval.measures.bertscore_worker", "BERTScore", model)
 
     def __enter__(self) -> BertScorer:
         return self
@@ -88,16 +86,7 @@ class BertScorer:
         scores: list[BertScore] = []
         for start in range(0, len(pairs), _CHUNK):
             chunk = [[answer, list(of)] for answer, of in pairs[start : start + _CHUNK]]
-            question = {"model": str(self.model), "layer": self.layer, "pairs": chunk}
-            try:
-                reply = self._child.ask(question, _TIMEOUT)
-            except ChildGone as error:
-                raise ChildError(
-                    f"BERTScore with {self.model}: {error}",
-                    remedy="it needs torch and transformers: python3 quickstart.py install",
-                ) from error
-            if "error" in reply:
-                raise InputError(f"BERTScore with {self.model}: {reply['error']}")
+            reply = self._child.measure({"layer": self.layer, "pairs": chunk})
             scores += [BertScore(*triple) for triple in reply["scores"]]
         return scores
 

@@ -21,13 +21,13 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from palmswift.errors import ChildError, InputError
+from palmswift.errors import InputError
 from palmswift.eval.asking.asking import Asker, find
 from palmswift.eval.asking.endpoint import Endpoint
 from palmswift.eval.asking.engine import Question, Sampling, Target
 from palmswift.eval.asking.journal import Prediction, read_journal
 from palmswift.eval.asking.retry import RetryPolicy
-from palmswift.eval.json_child import ChildGone, JsonChild
+from palmswift.eval.measures.model_child import ModelChild
 from palmswift.eval.measures.pieces import Passage, Unusable, why_no_loss
 from palmswift.eval.measures.server_tokens import NoTokenizer, Tokens, tokens_of
 
@@ -35,7 +35,6 @@ __all__ = ["Loss", "Losses", "Passage", "from_model", "through_endpoint"]
 
 Way = Literal["prompt_logprobs", "echo", "swift", "local"]
 
-_TIMEOUT = 3600.0
 _CHUNK = 16
 _PROMPT, _WHOLE = 0, 1
 """The `repeat` that a passage's prompt, and the prompt with its text, are journalled under."""
@@ -332,20 +331,11 @@ def from_model(model: Path, passages: Sequence[Passage], label: str = "local") -
     """The losses of `passages` by the model in a folder. ChildError: it could not be run."""
     usable, failed = _with_text(passages)
     losses: list[Loss] = []
-    environment = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    with JsonChild("palmswift.eval.measures.perplexity_worker", env=environment) as child:
+    with ModelChild("palmswift.eval.measures.perplexity_worker", "perplexity", model) as child:
         for start in range(0, len(usable), _CHUNK):
             chunk = usable[start : start + _CHUNK]
             rows = [{"prompt": list(map(dict, p.prompt)), "text": p.text} for p in chunk]
-            try:
-                reply = child.ask({"model": str(model), "passages": rows}, _TIMEOUT)
-            except ChildGone as error:
-                raise ChildError(
-                    f"perplexity with {model}: {error}",
-                    remedy="it needs torch and transformers: python3 quickstart.py install",
-                ) from error
-            if "error" in reply:
-                raise InputError(f"perplexity with {model}: {reply['error']}")
+            reply = child.measure({"passages": rows})
             for passage, found in zip(chunk, reply["losses"], strict=True):
                 if isinstance(found, str):
                     failed[passage.id] = found
