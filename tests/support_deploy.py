@@ -10,10 +10,14 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
+from palmswift.deploy import stop
 from palmswift.deploy.spec import ServerSpec
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -138,6 +142,20 @@ def project(folder: Path) -> Path:
 def command_environment(folder: Path, mode: str = "") -> dict[str, str]:
     """Environment for a deploy/*.py process that uses the stand-in in `folder`."""
     return {**os.environ, "PALMSWIFT_SWIFT": stand_in(folder), "STANDIN": mode}
+
+
+@contextmanager
+def working_in_a_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working folder is a project of its own, `swift` is the stand-in; all servers are ended
+    and leave no process."""
+    made = project(folder)
+    monkeypatch.chdir(made)
+    for name, value in command_environment(folder.parent).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PALMSWIFT_API_KEY", raising=False)
+    yield made
+    assert stop.main(["--all"]) == 0
+    assert processes_of(folder.parent) == []
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:

@@ -14,10 +14,9 @@ import psutil
 import pytest
 from support_deploy import (
     REPOSITORY,
-    command_environment,
     model_folder,
     processes_of,
-    project,
+    working_in_a_project,
 )
 
 from palmswift.deploy import logs, serve, status, stop
@@ -29,14 +28,8 @@ from palmswift.deploy.state import ServerState, read_states, servers_dir
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working folder is a project of its own, `swift` is the stand-in; servers are ended."""
-    folder = project(tmp_path / "项目")
-    monkeypatch.chdir(folder)
-    for name, value in command_environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("PALMSWIFT_API_KEY", raising=False)
-    yield folder
-    assert stop.main(["--all"]) == 0
-    assert processes_of(tmp_path) == []
+    with working_in_a_project(tmp_path / "项目", monkeypatch) as folder:
+        yield folder
 
 
 def serve_words(folder: Path, *words: str) -> list[str]:

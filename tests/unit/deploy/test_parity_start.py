@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support_deploy import command_environment, model_folder, processes_of, project
+from support_deploy import model_folder, working_in_a_project
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from palmswift.deploy import serve, status, stop
+from palmswift.deploy import serve, status
 from palmswift.deploy.parity import limits_of
 from palmswift.deploy.parity_prompts import prompts_of
 from palmswift.deploy.parity_truth import (
@@ -35,14 +35,8 @@ STAND_IN_SAYS = "ok"
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunFolder]:
     """A finished run of a whole model in a project of its own; `swift` is the stand-in."""
-    folder = project(tmp_path / "项目 1")
-    monkeypatch.chdir(folder)
-    for name, value in command_environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("PALMSWIFT_API_KEY", raising=False)
-    yield finished_run(folder / "runs")
-    assert stop.main(["--all"]) == 0
-    assert processes_of(tmp_path) == []
+    with working_in_a_project(tmp_path / "项目 1", monkeypatch) as folder:
+        yield finished_run(folder / "runs")
 
 
 def finished_run(parent: Path, task: str = "sft", **deploy: object) -> RunFolder:
