@@ -112,7 +112,9 @@ def sparkline(values: list[float], width: int = 40) -> str:
     if not finite:
         return "!" * len(values)
     low, high = min(finite) / 2, max(finite) / 2  # a whole range may be more than a float holds
-    top = (len(_BARS) - 1) / ((high - low) or 1.0)
+    spread, top = (high - low) or 1.0, len(_BARS) - 1
     return "".join(
-        _BARS[round((value / 2 - low) * top)] if math.isfinite(value) else "!" for value in values
+        # Divided first: the inverse of the least spread is more than a float holds, too.
+        _BARS[round((value / 2 - low) / spread * top)] if math.isfinite(value) else "!"
+        for value in values
     )

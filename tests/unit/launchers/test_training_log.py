@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from palmswift.launchers.training_log import (
@@ -42,6 +42,8 @@ def test_any_line_is_a_record_or_none(line: bytes) -> None:
 
 
 @given(st.lists(st.floats(), max_size=200), st.integers(min_value=2, max_value=60))
+@example([0.0, 2.2250738585072014e-308], 2)
+@example([2.2250738585072014e-308, 0.0], 2)
 def test_a_sparkline_is_never_wider_than_asked(values: list[float], width: int) -> None:
     assert len(sparkline(values, width)) == min(len(values), width)
 
